@@ -1,0 +1,47 @@
+// Always-on checks of our own invariants, and arithmetic on sizes that cannot wrap.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <sstream>
+#include <string>
+
+#include "lamella/error.h"
+
+namespace lamella {
+
+/// Concatenates its arguments as a stream would print them. For error messages, not for hot paths.
+template <typename... Parts>
+[[nodiscard]] std::string concat(const Parts&... parts) {
+  std::ostringstream out;
+  (out << ... << parts);
+  return std::move(out).str();
+}
+
+/// At most 256 bytes of untrusted text for an error message, control and non-ASCII bytes escaped as \xNN.
+[[nodiscard]] std::string quoted(std::string_view text);
+
+/// Throws Error(internal) when `holds` is false. For invariants of ours, in every build; `parts` are the values involved.
+template <typename... Parts>
+void check(bool holds, const Parts&... parts) {
+  if (!holds) [[unlikely]] throw Error(ErrorCode::internal, concat("broken invariant: ", parts...));
+}
+
+/// Thrown arithmetic for sizes that come from files: `what` names the quantity in the error (invalid_checkpoint).
+template <std::integral T>
+[[nodiscard]] T checked_multiply(T a, T b, std::string_view what) {
+  T result;
+  if (__builtin_mul_overflow(a, b, &result)) [[unlikely]]
+    throw Error(ErrorCode::invalid_checkpoint, concat(what, ": ", a, " x ", b, " overflows"));
+  return result;
+}
+
+template <std::integral T>
+[[nodiscard]] T checked_add(T a, T b, std::string_view what) {
+  T result;
+  if (__builtin_add_overflow(a, b, &result)) [[unlikely]]
+    throw Error(ErrorCode::invalid_checkpoint, concat(what, ": ", a, " + ", b, " overflows"));
+  return result;
+}
+
+}  // namespace lamella

@@ -1,0 +1,84 @@
+#include "base/thread_team.h"
+
+namespace lamella {
+namespace {
+
+/// About 20 to 40 microseconds of polling on today's processors: longer than the uneven ends of an op, far shorter than a
+/// scheduler's time slice.
+constexpr int spins_before_sleep = 1000;
+
+void relax() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void Barrier::wait() {
+  if (members_ == 1) return;
+  const std::uint32_t generation = generation_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    generation_.store(generation + 1, std::memory_order_release);
+    generation_.notify_all();
+    return;
+  }
+  for (int i = 0; i < spins_before_sleep; ++i) {
+    if (generation_.load(std::memory_order_acquire) != generation) return;
+    relax();
+  }
+  generation_.wait(generation, std::memory_order_acquire);
+}
+
+ThreadTeam::ThreadTeam(int size) : barrier_(size), finished_(size) {
+  workers_.reserve(static_cast<std::size_t>(size - 1));
+  for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { work(index); });
+}
+
+ThreadTeam::~ThreadTeam() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadTeam::run(const std::function<void(int)>& body) {
+  {
+    const std::lock_guard lock(mutex_);
+    body_ = &body;
+    failure_ = nullptr;
+    ++round_;
+  }
+  wake_.notify_all();
+  call(0);
+  finished_.wait();
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+void ThreadTeam::work(int index) {
+  for (std::uint64_t done = 0;; ++done) {
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return stopping_ || round_ > done; });
+      if (stopping_) return;
+    }
+    call(index);
+    finished_.wait();
+  }
+}
+
+void ThreadTeam::call(int index) noexcept {
+  try {
+    (*body_)(index);
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
+  }
+}
+
+}  // namespace lamella

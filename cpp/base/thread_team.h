@@ -1,0 +1,57 @@
+// A team of threads that walks a plan together: one parallel region a step, a light barrier between ops.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lamella {
+
+/// Meets all members of a team again and again. Spins briefly, since ops are short, then sleeps, so that a team with more
+/// threads than cores still moves on.
+class Barrier {
+ public:
+  explicit Barrier(int members) : members_(members) {}
+  void wait();
+
+ private:
+  const int members_;
+  std::atomic<int> arrived_{0};
+  std::atomic<std::uint32_t> generation_{0};
+};
+
+/// `size` threads, of which the caller is the first; the others sleep between calls of run().
+class ThreadTeam {
+ public:
+  explicit ThreadTeam(int size);
+  ~ThreadTeam();
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+  [[nodiscard]] int size() const noexcept { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Calls body(index) once on every member and returns when all have ended. The first exception of any member is rethrown. A body
+  /// that calls barrier() must call it equally often on every member, also when it fails.
+  void run(const std::function<void(int)>& body);
+  void barrier() { barrier_.wait(); }
+
+ private:
+  void work(int index);
+  void call(int index) noexcept;
+
+  Barrier barrier_, finished_;
+  const std::function<void(int)>* body_ = nullptr;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::uint64_t round_ = 0;
+  bool stopping_ = false;
+  std::exception_ptr failure_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace lamella

@@ -1,0 +1,42 @@
+#include "cpu/cpu_device.h"
+
+#include "base/check.h"
+#include "cpu/machine.h"
+
+namespace lamella::cpu {
+namespace {
+
+constexpr int most_threads = 1024;
+
+int team_size(int threads) {
+  if (threads < 0 || threads > most_threads)
+    throw Error(ErrorCode::invalid_argument, concat("threads is ", threads, "; expected 1 to ", most_threads, ", or none for all usable cores"));
+  return threads == 0 ? usable_cores() : threads;
+}
+
+}  // namespace
+
+CpuDevice::CpuDevice(const CpuOptions& options)
+    : kernels_(options.kernels.value_or(available_kernel_sets().back())), team_(team_size(options.threads)) {}
+
+std::unique_ptr<Executor> CpuDevice::executor(Plan plan, const ResidentWeights& weights, KvMemory& kv) {
+  return std::make_unique<CpuExecutor>(std::move(plan), weights, kv, team_, kernels_);
+}
+
+std::uint64_t CpuDevice::activation_bytes(const Plan& plan) const {
+  return static_cast<std::uint64_t>(plan_buffers(plan).bytes) +
+         scratch_bytes(scratch_bounds(plan)) * static_cast<std::uint64_t>(team_.size());
+}
+
+std::uint64_t CpuDevice::available_memory() const { return cpu::available_memory(); }
+
+Roofline CpuDevice::measure_roofline() {
+  const KernelSet vector_set = kernels_ == KernelSet::reference ? KernelSet::baseline : kernels_;
+  return {.bytes_per_s = measure_read_bandwidth(team_.size()), .flops_per_s = measure_peak_flops(vector_set, team_.size())};
+}
+
+std::string CpuDevice::name() const {
+  return concat("cpu (", to_string(kernels_), ", ", team_.size(), team_.size() == 1 ? " thread)" : " threads)");
+}
+
+}  // namespace lamella::cpu

@@ -1,0 +1,34 @@
+// This machine's cores as a device.
+#pragma once
+
+#include <optional>
+
+#include "cpu/cpu_executor.h"
+#include "runtime/device.h"
+
+namespace lamella::cpu {
+
+struct CpuOptions {
+  int threads = 0;                    // 0: every core that affinity and cgroup limits leave to the process
+  std::optional<KernelSet> kernels;   // none: the best set that the machine runs
+};
+
+class CpuDevice final : public Device {
+ public:
+  /// Errors: invalid_argument for a thread count below 0 or above 1024 and for a kernel set that the machine does not run.
+  explicit CpuDevice(const CpuOptions& options);
+
+  [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const ResidentWeights& weights, KvMemory& kv) override;
+  [[nodiscard]] bool has_fused_kernels() const noexcept override { return kernels_ != KernelSet::reference; }
+  [[nodiscard]] std::uint64_t activation_bytes(const Plan& plan) const override;
+  [[nodiscard]] std::uint64_t available_memory() const override;
+  [[nodiscard]] ThreadTeam& team() noexcept override { return team_; }
+  [[nodiscard]] Roofline measure_roofline() override;
+  [[nodiscard]] std::string name() const override;
+
+ private:
+  KernelSet kernels_;
+  ThreadTeam team_;
+};
+
+}  // namespace lamella::cpu

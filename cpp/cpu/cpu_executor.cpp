@@ -1,0 +1,118 @@
+#include "cpu/cpu_executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "base/check.h"
+#include "plan/cost.h"
+
+namespace lamella::cpu {
+namespace {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::size_t rounded_scratch(const Plan& plan) {
+  return (scratch_bytes(scratch_bounds(plan)) + 4095) / 4096 * 4096;  // whole pages: workers never share one
+}
+
+void check_bounds(const StepShape& step, const StepShape& bounds) {
+  check(step.tokens >= 1 && step.tokens <= bounds.tokens && step.sequences >= 1 && step.sequences <= bounds.sequences &&
+            step.rows >= 0 && step.rows <= bounds.rows && step.kv_blocks <= bounds.kv_blocks,
+        "a step of ", step.tokens, " tokens, ", step.sequences, " sequences, ", step.rows, " rows and ", step.kv_blocks,
+        " blocks exceeds the plan's ", bounds.tokens, ", ", bounds.sequences, ", ", bounds.rows, " and ", bounds.kv_blocks);
+}
+
+}  // namespace
+
+ScratchBounds scratch_bounds(const Plan& plan) {
+  ScratchBounds bounds;
+  for (const WeightDeclaration& weight : plan.weights) {
+    bounds.max_inputs = std::max(bounds.max_inputs, weight.columns);
+    bounds.max_outputs = std::max(bounds.max_outputs, weight.rows);
+  }
+  for (const Op& op : plan.ops) bounds.max_head_dim = std::max<std::int64_t>(bounds.max_head_dim, op.attributes.head_dim);
+  return bounds;
+}
+
+CpuExecutor::CpuExecutor(Plan plan, const ResidentWeights& weights, KvMemory& kv, ThreadTeam& team, KernelSet kernels)
+    : plan_(std::move(plan)),
+      buffers_(plan_buffers(plan_)),
+      activations_(static_cast<std::size_t>(buffers_.bytes), "activations"),
+      team_(team),
+      scratch_each_(rounded_scratch(plan_)),
+      scratch_(scratch_each_ * static_cast<std::size_t>(team.size()), "kernel scratch") {
+  const KernelTable& table = kernel_table(kernels, dtype_of(plan_));
+  const Places places{
+      .buffer = [&](BufferId id) {
+        const Buffer& buffer = plan_.buffer(id);
+        return buffer.kind == BufferKind::state ? kv.data(buffer.name) : activations_.data() + buffers_.find(id)->offset;
+      },
+      .weight = [&](const WeightId& id) { return weights.data(id); },
+  };
+  ops_.reserve(plan_.ops.size());
+  for (const Op& op : plan_.ops) ops_.push_back(bind(plan_, op, table, places));
+}
+
+void CpuExecutor::prepare(const StepInput& step) {
+  const StepShape shape = step.shape();
+  check_bounds(shape, plan_.bounds);
+  for (const Placement& place : buffers_.placements) {
+    const Buffer& buffer = plan_.buffer(place.buffer);
+    if (buffer.kind != BufferKind::input) continue;
+    const std::span<const std::int32_t> words = step.named(buffer.name);
+    std::memcpy(activations_.data() + place.offset, words.data(), words.size_bytes());
+  }
+  for (BoundOp& op : ops_) op.resize(shape);
+}
+
+void CpuExecutor::execute(std::vector<double>* seconds) {
+  if (seconds != nullptr) seconds->assign(ops_.size(), 0.0);
+  team_.run([&](int index) {
+    const Worker worker{.index = index, .count = team_.size(),
+                        .scratch = {scratch_.data() + scratch_each_ * static_cast<std::size_t>(index), scratch_each_}};
+    // Kernels throw only when memory runs out; a member that failed still meets the others at every barrier.
+    std::exception_ptr failure;
+    double start = seconds != nullptr && index == 0 ? now_seconds() : 0.0;
+    for (std::size_t i = 0; i < ops_.size(); ++i) {
+      try {
+        ops_[i].run(worker);
+      } catch (...) {
+        if (!failure) failure = std::current_exception();
+      }
+      team_.barrier();
+      if (seconds == nullptr || index != 0) continue;
+      const double end = now_seconds();
+      (*seconds)[i] = end - start;
+      start = end;
+    }
+    if (failure) std::rethrow_exception(failure);
+  });
+}
+
+std::span<const float> CpuExecutor::output(const StepShape& shape) const {
+  for (const Placement& place : buffers_.placements) {
+    const Buffer& buffer = plan_.buffer(place.buffer);
+    if (buffer.kind != BufferKind::output) continue;
+    return {reinterpret_cast<const float*>(activations_.data() + place.offset),
+            static_cast<std::size_t>(element_count(buffer, shape))};
+  }
+  throw Error(ErrorCode::internal, "the plan has no output");
+}
+
+std::span<const float> CpuExecutor::run(const StepInput& step) {
+  prepare(step);
+  execute(nullptr);
+  return output(step.shape());
+}
+
+std::vector<double> CpuExecutor::run_timed(const StepInput& step) {
+  prepare(step);
+  std::vector<double> seconds;
+  execute(&seconds);
+  return seconds;
+}
+
+}  // namespace lamella::cpu

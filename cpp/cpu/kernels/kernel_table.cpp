@@ -1,0 +1,80 @@
+// Which kernels there are, and which of them this machine runs.
+#include <array>
+
+#include "base/check.h"
+#include "cpu/kernels/reference/reference.h"
+#include "cpu/kernels/vector/kernel_sets.h"
+
+namespace lamella::cpu {
+namespace {
+
+constexpr KernelTable reference_table = {.name = "reference",
+                                         .dtype = DataType::f32,
+                                         .norm = reference::norm,
+                                         .embed = reference::embed,
+                                         .linear = reference::linear,
+                                         .add_bias = reference::add_bias,
+                                         .rope = reference::rope,
+                                         .kv_write = reference::kv_write,
+                                         .split_heads = reference::split_heads,
+                                         .merge_heads = reference::merge_heads,
+                                         .attention = reference::attention,
+                                         .activate = reference::activate,
+                                         .residual = reference::residual,
+                                         .gather_rows = reference::gather_rows,
+                                         .mean_pool = reference::mean_pool,
+                                         .norm_qkv = nullptr,
+                                         .layout_attention = nullptr,
+                                         .norm_mlp_up = nullptr,
+                                         .output_residual = nullptr};
+
+constexpr std::array all_sets = {KernelSet::reference, KernelSet::baseline, KernelSet::avx2, KernelSet::avx512};
+
+bool available(KernelSet set) noexcept {
+  for (const KernelSet each : available_kernel_sets())
+    if (each == set) return true;
+  return false;
+}
+
+std::string list_available() {
+  std::string list;
+  for (const KernelSet set : available_kernel_sets())
+    list += concat(list.empty() ? "" : ", ", to_string(set), set == KernelSet::reference ? " (float32)" : " (float32, bfloat16)");
+  return list;
+}
+
+}  // namespace
+
+const char* to_string(KernelSet set) noexcept {
+  switch (set) {
+    case KernelSet::reference: return "reference";
+    case KernelSet::baseline: return "baseline";
+    case KernelSet::avx2: return "avx2";
+    case KernelSet::avx512: return "avx512";
+  }
+  return "?";
+}
+
+std::span<const KernelSet> available_kernel_sets() noexcept {
+  // Each set asks for all that the one before it asks for, so that what the machine runs is a prefix of the list.
+  static const std::size_t count = [] {
+    std::size_t runs = 2;
+    while (runs < all_sets.size() && vector_set(all_sets[runs]) != nullptr && processor_runs(all_sets[runs])) ++runs;
+    return runs;
+  }();
+  return std::span(all_sets).first(count);
+}
+
+const KernelTable& kernel_table(KernelSet set, DataType dtype) {
+  if (available(set)) {
+    if (set == KernelSet::reference && dtype == DataType::f32) return reference_table;
+    if (const VectorSet* vectors = vector_set(set)) {
+      if (dtype == DataType::f32) return vectors->f32;
+      if (dtype == DataType::bf16) return vectors->bf16;
+    }
+  }
+  throw Error(ErrorCode::invalid_argument,
+              concat("no CPU kernels named '", to_string(set), "' for ", to_string(dtype), " on this machine; there are ", list_available()));
+}
+
+}  // namespace lamella::cpu

@@ -1,0 +1,30 @@
+// The kernel sets of x86-64 and what they ask of the processor. __builtin_cpu_supports asks cpuid and, through xgetbv, whether the
+// operating system saves the wide registers.
+#include "cpu/kernels/vector/kernel_sets.h"
+
+namespace lamella::cpu {
+
+const VectorSet* vector_set(KernelSet set) noexcept {
+  switch (set) {
+    case KernelSet::reference: return nullptr;
+    case KernelSet::baseline: return &baseline::vector_set;
+    case KernelSet::avx2: return &avx2::vector_set;
+    case KernelSet::avx512: return &avx512::vector_set;
+  }
+  return nullptr;
+}
+
+bool processor_runs(KernelSet set) noexcept {
+  const bool avx2_and_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  switch (set) {
+    case KernelSet::reference:
+    case KernelSet::baseline: return true;
+    case KernelSet::avx2: return avx2_and_fma;
+    case KernelSet::avx512:
+      return avx2_and_fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+  return false;
+}
+
+}  // namespace lamella::cpu

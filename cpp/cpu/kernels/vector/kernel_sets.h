@@ -1,0 +1,35 @@
+// What each instruction set's translation unit exports: constants only, so that choosing a set runs none of its code.
+#pragma once
+
+#include "cpu/kernels/contracts.h"
+
+namespace lamella::cpu {
+
+/// Loops that measure the machine with a set's vectors (cpu/machine.h).
+struct Probes {
+  std::uint64_t (*read_memory)(const std::byte* from, std::size_t bytes);  // bytes: a multiple of 4096
+  float (*chain_multiply_adds)(std::int64_t rounds, float factor, float addend);
+  std::int64_t flops_a_round;
+};
+
+struct VectorSet {
+  KernelTable f32, bf16;
+  Probes probes;
+};
+
+namespace baseline {
+extern const VectorSet vector_set;
+}
+namespace avx2 {
+extern const VectorSet vector_set;
+}
+namespace avx512 {
+extern const VectorSet vector_set;
+}
+
+/// The vector kernels of a set; nullptr for the reference set and for sets that are not compiled in (sets_*.cpp, chosen by CMake).
+[[nodiscard]] const VectorSet* vector_set(KernelSet set) noexcept;
+/// Whether the processor has the instructions of a set and the operating system saves its registers.
+[[nodiscard]] bool processor_runs(KernelSet set) noexcept;
+
+}  // namespace lamella::cpu

@@ -1,0 +1,48 @@
+// The machine's two roofs as these vectors reach them: reading memory, and multiply-adds from register to register.
+#pragma once
+
+#include "cpu/kernels/vector/simd.h"
+
+namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
+namespace {
+
+/// Reads all of `bytes` (a multiple of 4096) and returns a sum that depends on every word.
+std::uint64_t read_memory(const std::byte* from, std::size_t bytes) {
+  constexpr int vectors = 1024 / static_cast<int>(sizeof(U32));
+  U32 sums[8] = {};
+  for (std::size_t at = 0; at < bytes; at += 4096) {
+    // Four streams a KiB apart, as many as the rows of a linear's tile.
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+#pragma GCC unroll 4
+      for (int stream = 0; stream < 4; ++stream) {
+        const std::byte* p = from + at + static_cast<std::size_t>(stream) * 1024 + static_cast<std::size_t>(v) * sizeof(U32);
+        __builtin_prefetch(p + 8192);
+        sums[stream] += load_bits<U32>(p);
+      }
+    }
+  }
+  const U32 all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  std::uint64_t total = 0;
+  for (int i = 0; i < lanes; ++i) total += all[i];
+  return total;
+}
+
+/// `rounds` multiply-adds in each of peak_chains independent chains. The factors come from outside, so nothing folds.
+float chain_multiply_adds(std::int64_t rounds, float factor, float addend) {
+  F32 chains[peak_chains];
+#pragma GCC unroll 32
+  for (int c = 0; c < peak_chains; ++c) chains[c] = splat(static_cast<float>(c));
+  const F32 factors = splat(factor), addends = splat(addend);
+  for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 32
+    for (int c = 0; c < peak_chains; ++c) chains[c] = multiply_add(chains[c], factors, addends);
+  }
+  F32 sum = {};
+#pragma GCC unroll 32
+  for (int c = 0; c < peak_chains; ++c) sum += chains[c];
+  return sum_lanes(sum);
+}
+
+}  // namespace
+}  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE

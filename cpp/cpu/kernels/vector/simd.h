@@ -1,0 +1,119 @@
+// Vectors of one instruction set in the compiler's own vector types. A target header (target_*.h) comes first: it gives F32, the
+// tile sizes, multiply_add and sum_lanes. Everything here has internal linkage, and nothing of the standard library is called, so
+// that no function compiled for AVX-512 can become the linker's pick for code that runs on every processor.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#define LAMELLA_INLINE [[gnu::always_inline]] inline
+
+namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
+namespace {
+
+constexpr int lanes = sizeof(F32) / sizeof(float);
+using I32 = std::int32_t __attribute__((vector_size(sizeof(F32))));
+using U32 = std::uint32_t __attribute__((vector_size(sizeof(F32))));
+using U16 = std::uint16_t __attribute__((vector_size(sizeof(F32) / 2)));
+
+/// The upper half of an fp32.
+struct Bf16 {
+  std::uint16_t bits;
+};
+
+LAMELLA_INLINE std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+LAMELLA_INLINE std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+LAMELLA_INLINE std::int64_t round_up(std::int64_t a, std::int64_t unit) { return (a + unit - 1) / unit * unit; }
+
+LAMELLA_INLINE F32 splat(float x) { return x - F32{}; }  // x - 0 keeps the sign of a zero
+LAMELLA_INLINE F32 absolute(F32 x) { return (F32)((U32)x & 0x7fffffffu); }
+LAMELLA_INLINE U32 sign_bits(F32 x) { return (U32)x & 0x80000000u; }
+
+template <typename V>
+LAMELLA_INLINE V load_bits(const void* from) {  // no alignment asked
+  V v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+LAMELLA_INLINE F32 load(const float* from) { return load_bits<F32>(from); }
+LAMELLA_INLINE F32 load(const Bf16* from) {
+  return (F32)(__builtin_convertvector(load_bits<U16>(from), U32) << 16);
+}
+
+LAMELLA_INLINE void store(float* to, F32 v) { __builtin_memcpy(to, &v, sizeof v); }
+/// Rounds to the nearest bf16, ties to even; a NaN stays one.
+LAMELLA_INLINE void store(Bf16* to, F32 v) {
+  const U32 bits = (U32)v;
+  const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const U32 quiet = (bits >> 16) | 0x40u;
+  const U16 narrow = __builtin_convertvector(v == v ? rounded : quiet, U16);
+  __builtin_memcpy(to, &narrow, sizeof narrow);
+}
+
+/// The first `count` lanes from memory, zeros behind them.
+template <typename T>
+LAMELLA_INLINE F32 load(const T* from, int count) {
+  if (count == lanes) return load(from);
+  T padded[lanes] = {};
+  for (int i = 0; i < count; ++i) padded[i] = from[i];
+  return load(padded);
+}
+template <typename T>
+LAMELLA_INLINE void store(T* to, F32 v, int count) {
+  if (count == lanes) return store(to, v);
+  T padded[lanes];
+  store(padded, v);
+  for (int i = 0; i < count; ++i) to[i] = padded[i];
+}
+
+/// `v` in the first `count` lanes, `other` behind them.
+LAMELLA_INLINE F32 first_lanes(F32 v, int count, F32 other) {
+  if (count == lanes) return v;
+  I32 index;
+  for (int i = 0; i < lanes; ++i) index[i] = i;
+  return index < count ? v : other;
+}
+
+LAMELLA_INLINE float sum_lanes(F32 v) {
+  float sums[4];
+  sum_lanes(v, v, v, v, sums);
+  return sums[0];
+}
+LAMELLA_INLINE float max_lanes(F32 v) {
+  float largest = v[0];
+  for (int i = 1; i < lanes; ++i) largest = v[i] > largest ? v[i] : largest;
+  return largest;
+}
+LAMELLA_INLINE F32 larger_lanes(F32 a, F32 b) { return a > b ? a : b; }
+
+/// Calls body(i, count) for the vectors of a row: `count` is `lanes`, but less in the last one of an odd width.
+template <typename Body>
+LAMELLA_INLINE void each_vector(std::int64_t width, Body body) {
+  std::int64_t i = 0;
+  for (; i + lanes <= width; i += lanes) body(i, lanes);
+  if (i < width) body(i, static_cast<int>(width - i));
+}
+// Bodies are written as `[&](std::int64_t i, int count) LAMELLA_BODY { ... }`: inlined at both calls, so that the whole vectors
+// lose the test of `count`.
+#define LAMELLA_BODY __attribute__((always_inline))
+
+/// A number known to the compiler, handed to a generic lambda.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
+/// Calls body(Constant<n>) for n in 1 to 4.
+template <typename Body>
+LAMELLA_INLINE void with_constant(std::int64_t n, Body body) {
+  switch (n) {
+    case 1: return body(Constant<1>{});
+    case 2: return body(Constant<2>{});
+    case 3: return body(Constant<3>{});
+    default: return body(Constant<4>{});
+  }
+}
+
+}  // namespace
+}  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE

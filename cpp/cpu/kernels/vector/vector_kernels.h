@@ -1,0 +1,48 @@
+// All vector kernels of one instruction set. A set_*.cpp names the set (LAMELLA_KERNEL_NAMESPACE), includes its target header and
+// then this file; CMake compiles it with the set's flags.
+#pragma once
+
+#include "cpu/kernels/vector/kernel_sets.h"
+// The target header stands before these.
+#include "cpu/kernels/vector/attention.h"
+#include "cpu/kernels/vector/fused_regions.h"
+#include "cpu/kernels/vector/probes.h"
+#include "cpu/kernels/vector/rows.h"
+
+namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
+namespace {
+
+template <typename T>
+constexpr KernelTable kernels_of(DataType dtype) {
+  return {.name = set_name,
+          .dtype = dtype,
+          .norm = norm<T>,
+          .embed = embed<T>,
+          .linear = linear<T>,
+          .add_bias = add_bias<T>,
+          .rope = rope<T>,
+          .kv_write = kv_write<T>,
+          .split_heads = split_heads<T>,
+          .merge_heads = merge_heads<T>,
+          .attention = attention<T>,
+          .activate = activate<T>,
+          .residual = residual<T>,
+          .gather_rows = gather_rows<T>,
+          .mean_pool = mean_pool<T>,
+          .norm_qkv = norm_qkv<T>,
+          .layout_attention = layout_attention<T>,
+          .norm_mlp_up = norm_mlp_up<T>,
+          .output_residual = output_residual<T>};
+}
+
+}  // namespace
+
+constinit const VectorSet vector_set = {
+    .f32 = kernels_of<float>(DataType::f32),
+    .bf16 = kernels_of<Bf16>(DataType::bf16),
+    .probes = {.read_memory = read_memory,
+               .chain_multiply_adds = chain_multiply_adds,
+               .flops_a_round = std::int64_t{2} * peak_chains * lanes},
+};
+
+}  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE

@@ -1,0 +1,148 @@
+#include "cpu/machine.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+#include "base/thread_team.h"
+#include "cpu/cgroup.h"
+#include "cpu/kernels/vector/kernel_sets.h"
+#include "memory/allocation.h"
+
+namespace lamella::cpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+int affine_cores() {
+  // The mask's size is the kernel's, which may exceed cpu_set_t's 1024.
+  for (std::size_t cores = 1024; cores <= std::size_t{1} << 20; cores *= 2) {
+    std::vector<unsigned long> mask(cores / (8 * sizeof(unsigned long)));
+    auto* set = reinterpret_cast<cpu_set_t*>(mask.data());
+    const std::size_t bytes = mask.size() * sizeof(unsigned long);
+    if (sched_getaffinity(0, bytes, set) == 0) return CPU_COUNT_S(bytes, set);
+  }
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+/// A figure of /proc/meminfo in bytes.
+std::uint64_t memory_figure(const std::string& key) {
+  std::ifstream in("/proc/meminfo");
+  for (std::string name; in >> name;) {
+    std::uint64_t kib = 0;
+    in >> kib;
+    if (name == key) return kib * 1024;
+    in.ignore(1024, '\n');
+  }
+  return 0;
+}
+
+/// Passes of `pass(thread)` by all threads together, for about `seconds`; the time of the shortest, barrier to barrier.
+template <typename Pass>
+double best_pass_seconds(int threads, double seconds, const Pass& pass) {
+  ThreadTeam team(threads);
+  std::atomic<bool> again{true};
+  double best = INFINITY;
+  const Clock::time_point begin = Clock::now();
+  team.run([&](int thread) {
+    while (again.load(std::memory_order_relaxed)) {
+      team.barrier();
+      const Clock::time_point start = Clock::now();
+      pass(thread);
+      team.barrier();
+      if (thread == 0) {
+        best = std::min(best, seconds_since(start));
+        if (seconds_since(begin) >= seconds) again.store(false, std::memory_order_relaxed);
+      }
+      team.barrier();  // everybody sees the same `again`
+    }
+  });
+  return best;
+}
+
+const Probes& probes(KernelSet set) {
+  const VectorSet* vectors = vector_set(set);
+  check(vectors != nullptr, "no probes for the kernel set ", to_string(set));
+  return vectors->probes;
+}
+
+}  // namespace
+
+int usable_cores() {
+  double cores = affine_cores();
+  if (const auto quota = read_cgroup_limits().cores) cores = std::min(cores, std::ceil(*quota));
+  return std::max(1, static_cast<int>(cores));
+}
+
+std::string processor_name() {
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line);) {
+    const std::size_t colon = line.find(": ");
+    if (colon != std::string::npos && line.starts_with("model name")) return line.substr(colon + 2);
+  }
+#if defined(__x86_64__)
+  return "x86-64";
+#elif defined(__aarch64__)
+  return "aarch64";
+#else
+  return "unknown";
+#endif
+}
+
+std::uint64_t available_memory() {
+  const std::uint64_t free = memory_figure("MemAvailable:");
+  const auto limit = read_cgroup_limits().memory_left;
+  return limit ? std::min(free, *limit) : free;
+}
+
+CacheSizes cache_sizes() {
+  CacheSizes sizes;
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = concat("/sys/devices/system/cpu/cpu0/cache/index", index, "/");
+    std::ifstream level_in(folder + "level"), size_in(folder + "size"), type_in(folder + "type");
+    int level = 0;
+    std::uint64_t kib = 0;
+    std::string type;
+    if (!(level_in >> level) || !(size_in >> kib) || !(type_in >> type) || type == "Instruction") continue;
+    if (level == 1) sizes.level1_data = kib * 1024;
+    if (level == 2) sizes.level2 = kib * 1024;
+    if (level == 3) sizes.level3 = kib * 1024;
+  }
+  return sizes;
+}
+
+double measure_read_bandwidth(int threads, std::size_t bytes, double seconds) {
+  constexpr std::size_t page = 4096;
+  const Probes& probe = probes(available_kernel_sets().back());
+  const std::size_t each = std::max<std::size_t>(bytes / static_cast<std::size_t>(threads) / page, 1) * page;
+  const Allocation memory(each * static_cast<std::size_t>(threads) + 2 * page, "measuring the read bandwidth");  // reads ahead stay inside
+  ThreadTeam(threads).run([&](int thread) {
+    std::byte* part = memory.data() + each * static_cast<std::size_t>(thread);
+    std::fill_n(part, each, std::byte{1});
+  });
+  std::atomic<std::uint64_t> used{0};  // keeps the reads alive
+  const double best = best_pass_seconds(threads, seconds, [&](int thread) {
+    used += probe.read_memory(memory.data() + each * static_cast<std::size_t>(thread), each);
+  });
+  return static_cast<double>(each * static_cast<std::size_t>(threads)) / best;
+}
+
+double measure_peak_flops(KernelSet set, int threads, double seconds) {
+  constexpr std::int64_t rounds = 200'000;  // about a millisecond
+  const Probes& probe = probes(set);
+  std::atomic<float> used{0.0F};
+  const double best = best_pass_seconds(threads, seconds, [&](int) { used = probe.chain_multiply_adds(rounds, 0.5F, 1.0F); });
+  return static_cast<double>(rounds * probe.flops_a_round * threads) / best;
+}
+
+}  // namespace lamella::cpu

@@ -1,0 +1,60 @@
+#include "memory/kv_pool.h"
+
+#include <cstring>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace lamella {
+
+KvBlockPool::KvBlockPool(std::int64_t blocks) : total_(blocks), free_(static_cast<std::size_t>(blocks)) {
+  std::iota(free_.rbegin(), free_.rend(), 0);
+}
+
+bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
+  if (count > static_cast<std::int64_t>(free_.size())) return false;
+  for (std::int64_t i = 0; i < count; ++i) {
+    blocks.push_back(free_.back());
+    free_.pop_back();
+  }
+  return true;
+}
+
+void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) {
+  free_.insert(free_.end(), blocks.rbegin(), blocks.rend());
+  blocks.clear();
+  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(), " of ", total_);
+}
+
+std::size_t KvMemory::planned_bytes(const Plan& plan) {
+  std::size_t bytes = 0;
+  for (const Buffer& buffer : plan.buffers)
+    if (buffer.kind == BufferKind::state) bytes += static_cast<std::size_t>(byte_count(buffer, plan.bounds));
+  return bytes;
+}
+
+KvMemory::KvMemory(const Plan& plan, std::string_view purpose) : memory_(planned_bytes(plan), purpose) {
+  std::size_t offset = 0;
+  for (const Buffer& buffer : plan.buffers) {
+    if (buffer.kind != BufferKind::state) continue;
+    const auto bytes = static_cast<std::size_t>(byte_count(buffer, plan.bounds));
+    states_.emplace(buffer.name, State{offset, bytes, static_cast<std::size_t>(buffer.shape.front().factor)});
+    offset += bytes;
+  }
+}
+
+std::byte* KvMemory::data(const std::string& state) const {
+  const auto found = states_.find(state);
+  check(found != states_.end(), "no KV state ", state);
+  return memory_.data() + found->second.offset;
+}
+
+void KvMemory::clear(const std::vector<std::int32_t>& blocks) {
+  for (const auto& [name, state] : states_) {
+    const std::size_t block_bytes = state.bytes / state.blocks;
+    for (const std::int32_t block : blocks)
+      std::memset(memory_.data() + state.offset + static_cast<std::size_t>(block) * block_bytes, 0, block_bytes);
+  }
+}
+
+}  // namespace lamella

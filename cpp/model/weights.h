@@ -1,0 +1,59 @@
+// Which weights a model has: a closed set of slots, declared from the ModelSpec alone, each with its shape and segment.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/model_spec.h"
+
+namespace lamella {
+
+/// A weight's role. Matrices are [outputs, inputs], rows contiguous along the inputs; vectors are one row.
+enum class Slot : std::uint8_t {
+  token_embedding, position_embedding, type_embedding, embedding_norm, embedding_norm_bias,
+  attention_norm, attention_norm_bias, query, query_bias, key, key_bias, value, value_bias, attention_output, attention_output_bias,
+  mlp_norm, mlp_norm_bias, mlp_gate, mlp_gate_bias, mlp_up, mlp_up_bias, mlp_down, mlp_down_bias,
+  final_norm, final_norm_bias, head, head_bias, pooler, pooler_bias,
+};
+
+/// Norm weights and biases are vectors (one row, kept in fp32 whatever the dtype); everything else is a matrix.
+[[nodiscard]] constexpr bool is_vector(Slot slot) noexcept {
+  switch (slot) {
+    case Slot::token_embedding: case Slot::position_embedding: case Slot::type_embedding:
+    case Slot::query: case Slot::key: case Slot::value: case Slot::attention_output:
+    case Slot::mlp_gate: case Slot::mlp_up: case Slot::mlp_down: case Slot::head: case Slot::pooler: return false;
+    default: return true;
+  }
+}
+
+/// The bulk-read unit that a weight belongs to (design section 3).
+enum class Segment : std::uint8_t { embedding, norms_qkv, attention_output, mlp_up, mlp_down, head };
+
+/// One weight of a model: `layer` is -1 outside the layers.
+struct WeightId {
+  Slot slot = Slot::token_embedding;
+  std::int32_t layer = -1;
+
+  bool operator==(const WeightId&) const = default;
+};
+
+struct WeightDeclaration {
+  WeightId id;
+  std::int64_t rows = 0;  // outputs; 1 for vectors
+  std::int64_t columns = 0;
+  Segment segment = Segment::embedding;
+};
+
+/// Every weight that `spec` needs, in execution order, each exactly once. A tied head declares no weight of its own.
+[[nodiscard]] std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec);
+
+/// Canonical name: "token_embedding", "layers.3.query_bias", "final_norm". Recipes of family files use these names.
+[[nodiscard]] std::string to_string(const WeightId& id);
+[[nodiscard]] std::string_view to_string(Slot slot) noexcept;
+[[nodiscard]] std::string_view to_string(Segment segment) noexcept;
+
+/// Number of parameters of the model, tied weights once.
+[[nodiscard]] std::int64_t parameter_count(const ModelSpec& spec);
+
+}  // namespace lamella

@@ -1,0 +1,140 @@
+#include "plan/build_plan.h"
+
+#include "base/check.h"
+#include "plan/plan_writer.h"
+
+namespace lamella {
+namespace {
+
+/// Named sizes and the writer, so that the page below reads like the model.
+struct Builder : PlanWriter {
+  Builder(const ModelSpec& model, const PlanOptions& plan_options) : PlanWriter(model, plan_options), spec(model) {}
+  const ModelSpec& spec;
+
+  BufferId embedding();
+  BufferId layer(const LayerSpec& l, BufferId x);
+  BufferId attention(const LayerSpec& l, BufferId x);                        // A(N1 x), without the residual
+  BufferId mlp(const LayerSpec& l, BufferId x);                              // act(up(N2 x))
+  BufferId project(const Projection& output, BufferId x, BufferId residual);  // x W^T + bias + residual
+  void head(BufferId x, PlanOutput output);
+};
+
+// ---- the forward pass --------------------------------------------------------------------------------------------------
+// T tokens, H hidden, Q query width, K key/value width, I intermediate, V vocabulary. Shapes stand at the right.
+
+BufferId Builder::embedding() {
+  BufferId x = embed(spec.embedding);                                        // [T, H]
+  return norm(spec.embedding.norm, Slot::embedding_norm, x);                 // [T, H], BERT's
+}
+
+BufferId Builder::attention(const LayerSpec& l, BufferId x) {
+  const AttentionSpec& a = l.attention;
+  const bool pre_norm = l.residual != Residual::post_norm;
+
+  begin(Region::qkv);
+  if (pre_norm) x = norm(l.attention_norm, Slot::attention_norm, x);         // [T, H]
+  BufferId q = linear({Slot::query, a.qkv_bias}, x, "q");                    // [T, Q]
+  BufferId k = linear({Slot::key, a.qkv_bias}, x, "k");                      // [T, K]
+  BufferId v = linear({Slot::value, a.qkv_bias}, x, "v");                    // [T, K]
+  if (a.rope) {
+    q = rope(a, q, a.heads);
+    k = rope(a, k, a.kv_heads);
+  }
+  kv_write(a, k, v);                                                         // into this layer's KV state
+
+  begin(Region::attention);
+  BufferId heads = split_heads(a, q);                                        // [heads, T, head_dim]
+  heads = attend(a, heads);                                                  // [heads, T, head_dim]
+  return merge_heads(a, heads);                                              // [T, Q]
+}
+
+BufferId Builder::mlp(const LayerSpec& l, BufferId x) {
+  // A parallel layer without a second norm shares the first: the cheap norm is computed twice, so that the region stays whole.
+  const bool shared_norm = l.residual == Residual::parallel && l.mlp_norm.kind == NormKind::none;
+  begin(Region::mlp_up);
+  if (shared_norm) x = norm(l.attention_norm, Slot::attention_norm, x);      // [T, H]
+  else if (l.residual != Residual::post_norm) x = norm(l.mlp_norm, Slot::mlp_norm, x);  // [T, H]
+  if (!l.mlp.gated) return activate(l.mlp.activation, linear({Slot::mlp_up, l.mlp.up_bias}, x, "up"));  // [T, I]
+  const BufferId gate = linear({Slot::mlp_gate, l.mlp.up_bias}, x, "gate");   // [T, I]
+  const BufferId up = linear({Slot::mlp_up, l.mlp.up_bias}, x, "up");         // [T, I]
+  return activate_gated(l.mlp.activation, gate, up);                         // [T, I]
+}
+
+BufferId Builder::project(const Projection& output, BufferId x, BufferId residual_input) {
+  begin(Region::output);
+  return residual(linear(output, x, "projected"), residual_input);           // [T, H]
+}
+
+BufferId Builder::layer(const LayerSpec& l, BufferId x) {
+  const Projection attention_output{Slot::attention_output, l.attention.output_bias};
+  const Projection mlp_down{Slot::mlp_down, l.mlp.down_bias};
+  switch (l.residual) {
+    case Residual::sequential: {
+      const BufferId h = project(attention_output, attention(l, x), x);      // h = x + A(N1 x)
+      return project(mlp_down, mlp(l, h), h);                // y = h + M(N2 h)
+    }
+    case Residual::parallel: {
+      const BufferId h = project(attention_output, attention(l, x), x);      // h = x + A(N1 x)
+      return project(mlp_down, mlp(l, x), h);                // y = h + M(N2 x)
+    }
+    case Residual::post_norm: {
+      BufferId h = project(attention_output, attention(l, x), x);
+      begin(Region::none);
+      h = norm(l.attention_norm, Slot::attention_norm, h);                   // h = N1(x + A x)
+      const BufferId y = project(mlp_down, mlp(l, h), h);
+      begin(Region::none);
+      return norm(l.mlp_norm, Slot::mlp_norm, y);                            // y = N2(h + M h)
+    }
+  }
+  throw Error(ErrorCode::internal, "residual topology without a case in build_plan");
+}
+
+void Builder::head(BufferId x, PlanOutput output) {
+  switch (output) {
+    case PlanOutput::logits: {
+      x = gather_rows(x, options.dtype);                                     // [R, H]: only rows that need logits
+      x = norm(spec.head.norm, Slot::final_norm, x);                         // [R, H]
+      return finish(vocabulary_logits(spec.head, x));                        // [R, V] float32
+    }
+    case PlanOutput::hidden: return finish(gather_rows(norm(spec.head.norm, Slot::final_norm, x), DataType::f32));
+    case PlanOutput::mean: return finish(mean_pool(norm(spec.head.norm, Slot::final_norm, x)));
+    case PlanOutput::pooler: {
+      x = gather_rows(norm(spec.head.norm, Slot::final_norm, x), options.dtype);  // [R, H]: the first tokens
+      x = linear({Slot::pooler, true}, x, "pooled", DataType::f32);          // [R, H] float32
+      return finish(activate(Activation::tanh, x));
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(PlanOutput output) noexcept {
+  switch (output) {
+    case PlanOutput::logits: return "logits";
+    case PlanOutput::hidden: return "hidden";
+    case PlanOutput::mean: return "mean";
+    case PlanOutput::pooler: return "pooler";
+  }
+  return "?";
+}
+
+Plan build_plan(const ModelSpec& spec, const PlanOptions& options) {
+  validate(spec);
+  if (options.output == PlanOutput::logits && spec.head.kind != HeadKind::logits)
+    throw Error(ErrorCode::unsupported_model, concat(spec.family, " is an encoder: it has no logits; use encode()"));
+  if (options.output == PlanOutput::pooler && !spec.head.pooler)
+    throw Error(ErrorCode::unsupported_model, concat("this ", spec.family, " checkpoint has no pooler; use pooling=\"mean\" or \"cls\""));
+
+  Builder builder(spec, options);
+  BufferId x = builder.embedding();
+  builder.rope_tables();
+  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
+    builder.enter_layer(static_cast<std::int32_t>(i));
+    x = builder.layer(spec.layers[i], x);
+  }
+  builder.leave_layers();
+  builder.head(x, options.output);
+  return builder.take();
+}
+
+}  // namespace lamella

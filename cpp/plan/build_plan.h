@@ -1,0 +1,24 @@
+// From a model to its forward pass: the plain plan, unfused, unsliced and resident, that everything else is compared with.
+#pragma once
+
+#include "plan/plan.h"
+
+namespace lamella {
+
+/// What a plan returns. logits: [R, vocab] float32. hidden: [R, H] float32, the final rows. mean: [S, H] float32, each
+/// sequence's mean of them. pooler: [R, H] float32, BERT's dense + tanh over row_indices (the first tokens).
+enum class PlanOutput : std::uint8_t { logits, hidden, mean, pooler };
+[[nodiscard]] std::string_view to_string(PlanOutput output) noexcept;
+
+struct PlanOptions {
+  DataType dtype = DataType::f32;  // activations, KV and matrices
+  PlanOutput output = PlanOutput::logits;
+  std::int64_t kv_pool_blocks = 0;  // blocks of 16 tokens in each KV state buffer
+  StepShape bounds;
+};
+
+/// The forward pass of `spec`, op by op, in the order of the paper's figure 1(c). Errors: unsupported_model where the model
+/// has no such output (logits of an encoder, pooler without one).
+[[nodiscard]] Plan build_plan(const ModelSpec& spec, const PlanOptions& options);
+
+}  // namespace lamella

@@ -1,0 +1,35 @@
+// What an op moves and computes: the figures that `explain` prints and that benches divide by.
+#pragma once
+
+#include "plan/plan.h"
+
+namespace lamella {
+
+/// Bytes are those that must move between memory and the processor if every operand is touched once: weights, activations and
+/// the KV cache. FLOPs count a multiply and an add as two.
+struct Cost {
+  std::int64_t bytes_read = 0;
+  std::int64_t bytes_written = 0;
+  std::int64_t flops = 0;
+
+  Cost& operator+=(const Cost& other) noexcept {
+    bytes_read += other.bytes_read;
+    bytes_written += other.bytes_written;
+    flops += other.flops;
+    return *this;
+  }
+};
+
+/// Cost of `op` for a step of that shape, KV lengths included.
+[[nodiscard]] Cost cost(const Plan& plan, const Op& op, const StepShape& shape);
+
+/// Bytes of the resident weight: matrices in the plan's dtype, vectors in fp32.
+[[nodiscard]] std::int64_t weight_bytes(const WeightDeclaration& weight, DataType dtype);
+
+/// Bytes of all weights that a step reads: every matrix and vector that ops name, an embedding table counted by its rows used.
+[[nodiscard]] std::int64_t weight_bytes_per_step(const Plan& plan, const StepShape& shape);
+
+/// The element type of the plan's matrices: that of its KV state or embedding.
+[[nodiscard]] DataType dtype_of(const Plan& plan);
+
+}  // namespace lamella

@@ -1,0 +1,70 @@
+// The closed set of operations that a forward pass is made of.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "model/model_spec.h"
+
+namespace lamella {
+
+/// What an op computes. Inputs and outputs stand in this order in Op::inputs and Op::outputs; weights in any order, found by
+/// their slot. T, S, R, B: symbol.h. H: hidden, Q: heads * head_dim, K: kv heads * head_dim, I: intermediate.
+enum class OpKind : std::uint8_t {
+  embed,         // token_ids, positions, token_types -> [T, H]; weights: token, position?, type? embedding
+  norm,          // x -> y, both [T, H]; weights: scale, bias?
+  linear,        // x [n, in] -> y [n, out] = x W^T
+  add_bias,      // x -> y
+  rope_table,    // positions, rope_lengths -> angles [T, rotary_dim]: cos, then sin
+  rope,          // x [T, heads * head_dim], angles -> y
+  kv_write,      // k [T, K], v [T, K], step tables -> (kv state)
+  split_heads,   // x [T, Q] -> [heads, T, head_dim]
+  attention,     // q [heads, T, head_dim], step tables, kv state -> y, same shape as q
+  merge_heads,   // x [heads, T, head_dim] -> [T, Q]
+  activate,      // x -> act(x)
+  activate_gated,  // gate, up -> act(gate) * up
+  residual,      // a, b -> a + b
+  gather_rows,   // x [T, H], row_indices -> [R, H]
+  mean_pool,     // x [T, H], step tables -> [S, H] float32
+  // Deep-Fusion's regions (the paper's III-D): each replaces a run of the ops above
+  norm_qkv,          // x [T, H], angles?, step tables -> q [T, Q], (kv state)
+  layout_attention,  // q [T, Q], step tables, kv state -> [T, Q]
+  norm_mlp_up,       // x [T, H] -> [T, I]
+  output_residual,   // x [T, in], residual [T, H] -> [T, H]
+};
+[[nodiscard]] std::string_view to_string(OpKind kind) noexcept;
+
+/// The Deep-Fusion region that an op belongs to; `none` is never fused.
+enum class Region : std::uint8_t { none, qkv, attention, mlp_up, output };
+[[nodiscard]] std::string_view to_string(Region region) noexcept;
+
+/// Index into Plan::buffers and Plan::weights.
+enum class BufferId : std::uint32_t {};
+enum class WeightIndex : std::uint32_t {};
+
+/// The constants of an op. Each kind reads the fields that its line above implies; the others keep their defaults.
+struct OpAttributes {
+  NormSpec norm;
+  Activation activation = Activation::none;
+  bool gated = false;
+  std::optional<RopeSpec> rope;
+  std::int32_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 0.0F;
+  bool causal = true;
+  std::int32_t position_offset = 0;
+};
+
+/// One operation of a plan: what, on which buffers, with which weights, and where in the model it stands.
+struct Op {
+  OpKind kind;
+  std::int32_t layer = -1;  // -1: before or after the layers
+  Region region = Region::none;
+  std::vector<BufferId> inputs;
+  std::vector<BufferId> outputs;
+  std::vector<WeightIndex> weights;
+  OpAttributes attributes;
+};
+
+}  // namespace lamella

@@ -1,0 +1,145 @@
+#include "plan/passes/deep_fusion.h"
+
+#include <algorithm>
+#include <array>
+#include <span>
+
+#include "plan/verify.h"
+
+namespace lamella {
+namespace {
+
+using Run = std::span<const Op>;
+
+/// A region's fused op and the ops that its kernel takes in, in any number; `last` must close the run, exactly once.
+struct Rule {
+  Region region;
+  OpKind fused;
+  OpKind first_of_many;  // the op that the region is about: at least one
+  std::array<OpKind, 5> allowed;
+  std::array<OpKind, 2> last;
+};
+
+constexpr std::array rules = {
+    Rule{Region::qkv, OpKind::norm_qkv, OpKind::linear,
+         {OpKind::norm, OpKind::linear, OpKind::add_bias, OpKind::rope, OpKind::kv_write}, {OpKind::kv_write, OpKind::kv_write}},
+    Rule{Region::attention, OpKind::layout_attention, OpKind::attention,
+         {OpKind::split_heads, OpKind::attention, OpKind::merge_heads, OpKind::merge_heads, OpKind::merge_heads},
+         {OpKind::merge_heads, OpKind::merge_heads}},
+    Rule{Region::mlp_up, OpKind::norm_mlp_up, OpKind::linear,
+         {OpKind::norm, OpKind::linear, OpKind::add_bias, OpKind::activate, OpKind::activate_gated},
+         {OpKind::activate, OpKind::activate_gated}},
+    Rule{Region::output, OpKind::output_residual, OpKind::linear,
+         {OpKind::linear, OpKind::add_bias, OpKind::residual, OpKind::residual, OpKind::residual}, {OpKind::residual, OpKind::residual}},
+};
+
+template <typename Range, typename Value>
+bool among(const Range& range, Value value) {
+  return std::ranges::find(range, value) != std::ranges::end(range);
+}
+
+/// The rule for this run, or nullptr where the run lacks an op of the region or holds one that its kernel cannot take in.
+const Rule* rule_for(Run run) {
+  const auto rule = std::ranges::find(rules, run.front().region, &Rule::region);
+  if (rule == rules.end()) return nullptr;
+  const auto closes = [&](const Op& op) { return among(rule->last, op.kind); };
+  const bool whole = std::ranges::all_of(run, [&](const Op& op) { return among(rule->allowed, op.kind); }) &&
+                     std::ranges::count(run, rule->first_of_many, &Op::kind) > 0 && closes(run.back()) &&
+                     std::ranges::count_if(run, closes) == 1;
+  return whole ? &*rule : nullptr;
+}
+
+/// The ops from `begin` on that share its layer and region; a residual ends the run, since a layer has two output regions.
+Run run_at(const Plan& plan, std::size_t begin) {
+  const Op& first = plan.ops[begin];
+  std::size_t end = begin + 1;
+  while (end < plan.ops.size() && plan.ops[end - 1].kind != OpKind::residual && plan.ops[end].layer == first.layer &&
+         plan.ops[end].region == first.region)
+    ++end;
+  return {plan.ops.data() + begin, end - begin};
+}
+
+/// Inputs of the run: what its ops read and none of them defines, in the order in which they are first read.
+std::vector<BufferId> outer_inputs(Run run) {
+  std::vector<BufferId> inner, outer;
+  for (const Op& op : run) {
+    for (const BufferId id : op.inputs)
+      if (std::ranges::find(inner, id) == inner.end() && std::ranges::find(outer, id) == outer.end()) outer.push_back(id);
+    inner.insert(inner.end(), op.outputs.begin(), op.outputs.end());
+  }
+  return outer;
+}
+
+const Op* find(Run run, OpKind kind) {
+  const auto found = std::ranges::find(run, kind, &Op::kind);
+  return found == run.end() ? nullptr : &*found;
+}
+
+/// Everything that the run's ops carry, gathered into one op. Operands are set by the caller, in the order of op.h.
+Op gathered(Run run, OpKind kind) {
+  Op fused{.kind = kind, .layer = run.front().layer, .region = run.front().region, .inputs = {}, .outputs = {}, .weights = {},
+           .attributes = {}};
+  for (const Op& op : run) fused.weights.insert(fused.weights.end(), op.weights.begin(), op.weights.end());
+  if (const Op* norm = find(run, OpKind::norm)) fused.attributes.norm = norm->attributes.norm;
+  return fused;
+}
+
+Op fuse_qkv(Run run, const Plan& plan) {
+  Op fused = gathered(run, OpKind::norm_qkv);
+  const Op& write = run.back();
+  const Op* rope = find(run, OpKind::rope);
+  const std::vector<BufferId> outer = outer_inputs(run);
+  const auto query = std::ranges::find_if(run, [&](const Op& op) {
+    return op.kind == OpKind::linear && plan.weight(op, Slot::query) != nullptr;
+  });
+  // q is what the query linear's chain of bias and rotation leaves behind.
+  BufferId q = query->outputs.front();
+  for (const Op& op : run)
+    if ((op.kind == OpKind::add_bias || op.kind == OpKind::rope) && op.inputs.front() == q) q = op.outputs.front();
+
+  fused.inputs = {outer.front(), write.inputs[2], write.inputs[3], write.inputs[4]};
+  if (rope != nullptr) fused.inputs.push_back(rope->inputs[1]);
+  fused.outputs = {q, write.outputs.front()};
+  fused.attributes.head_dim = write.attributes.head_dim;
+  fused.attributes.kv_heads = write.attributes.kv_heads;
+  fused.attributes.heads =
+      static_cast<std::int32_t>(plan.weight(*query, Slot::query)->rows / write.attributes.head_dim);
+  if (rope != nullptr) fused.attributes.rope = rope->attributes.rope;
+  return fused;
+}
+
+Op fuse(Run run, OpKind kind, const Plan& plan) {
+  if (kind == OpKind::norm_qkv) return fuse_qkv(run, plan);
+  Op fused = gathered(run, kind);
+  fused.inputs = outer_inputs(run);
+  fused.outputs = run.back().outputs;
+  if (kind == OpKind::layout_attention) {
+    fused.attributes = find(run, OpKind::attention)->attributes;
+  } else if (kind == OpKind::norm_mlp_up) {
+    fused.attributes.activation = run.back().attributes.activation;
+    fused.attributes.gated = run.back().kind == OpKind::activate_gated;
+  }
+  return fused;
+}
+
+}  // namespace
+
+Plan deep_fusion(const Plan& plan, std::span<const Region> regions) {
+  Plan fused = plan;
+  fused.ops.clear();
+  for (std::size_t begin = 0; begin < plan.ops.size();) {
+    const Run run = run_at(plan, begin);
+    const Rule* rule = among(regions, run.front().region) ? rule_for(run) : nullptr;
+    if (rule != nullptr) {
+      fused.ops.push_back(fuse(run, rule->fused, plan));
+    } else {
+      fused.ops.insert(fused.ops.end(), run.begin(), run.end());
+    }
+    begin += run.size();
+  }
+  fused = without_unused_buffers(std::move(fused));
+  verify(fused);
+  return fused;
+}
+
+}  // namespace lamella

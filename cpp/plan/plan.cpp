@@ -1,0 +1,171 @@
+#include "plan/plan.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <sstream>
+
+#include "base/check.h"
+
+namespace lamella {
+
+StepShape StepShape::uniform(std::int64_t sequences, std::int64_t new_tokens, std::int64_t context) {
+  // The i-th new token (from 1) sees context - new_tokens + i positions.
+  const std::int64_t attended = new_tokens * (context - new_tokens) + new_tokens * (new_tokens + 1) / 2;
+  return {.tokens = sequences * new_tokens, .sequences = sequences, .rows = sequences, .kv_blocks = (context + kv_block_tokens - 1) / kv_block_tokens,
+          .attended = sequences * attended, .kv_tokens = sequences * context};
+}
+
+std::int64_t evaluate(const Dim& dim, const StepShape& shape) noexcept {
+  switch (dim.symbol) {
+    case Symbol::one: return dim.factor;
+    case Symbol::tokens: return dim.factor * shape.tokens;
+    case Symbol::sequences: return dim.factor * shape.sequences;
+    case Symbol::rows: return dim.factor * shape.rows;
+    case Symbol::kv_blocks: return dim.factor * shape.kv_blocks;
+  }
+  return 0;
+}
+
+std::string to_string(const Dim& dim) {
+  if (dim.symbol == Symbol::one) return std::to_string(dim.factor);
+  constexpr std::string_view letters = "1TSRB";
+  const std::string letter(1, letters[static_cast<std::size_t>(dim.symbol)]);
+  return dim.factor == 1 ? letter : concat(dim.factor, "*", letter);
+}
+
+std::string_view to_string(OpKind kind) noexcept {
+  switch (kind) {
+    case OpKind::embed: return "embed";
+    case OpKind::norm: return "norm";
+    case OpKind::linear: return "linear";
+    case OpKind::add_bias: return "add_bias";
+    case OpKind::rope_table: return "rope_table";
+    case OpKind::rope: return "rope";
+    case OpKind::kv_write: return "kv_write";
+    case OpKind::split_heads: return "split_heads";
+    case OpKind::attention: return "attention";
+    case OpKind::merge_heads: return "merge_heads";
+    case OpKind::activate: return "activate";
+    case OpKind::activate_gated: return "activate_gated";
+    case OpKind::residual: return "residual";
+    case OpKind::gather_rows: return "gather_rows";
+    case OpKind::mean_pool: return "mean_pool";
+    case OpKind::norm_qkv: return "norm_qkv";
+    case OpKind::layout_attention: return "layout_attention";
+    case OpKind::norm_mlp_up: return "norm_mlp_up";
+    case OpKind::output_residual: return "output_residual";
+  }
+  return "?";
+}
+
+std::string_view to_string(Region region) noexcept {
+  switch (region) {
+    case Region::none: return "";
+    case Region::qkv: return "qkv";
+    case Region::attention: return "attention";
+    case Region::mlp_up: return "mlp_up";
+    case Region::output: return "output";
+  }
+  return "?";
+}
+
+const WeightDeclaration* Plan::weight(const Op& op, Slot slot) const noexcept {
+  for (const WeightIndex index : op.weights)
+    if (weights[static_cast<std::size_t>(index)].id.slot == slot) return &weights[static_cast<std::size_t>(index)];
+  return nullptr;
+}
+
+const WeightDeclaration& Plan::matrix(const Op& op) const {
+  const WeightDeclaration* found = nullptr;
+  for (const WeightIndex index : op.weights) {
+    if (is_vector(weight(index).id.slot)) continue;
+    check(found == nullptr, to_string(op.kind), " of layer ", op.layer, " has several matrices");
+    found = &weight(index);
+  }
+  check(found != nullptr, to_string(op.kind), " of layer ", op.layer, " has no matrix");
+  return *found;
+}
+
+const Buffer* Plan::find(std::string_view name) const noexcept {
+  const auto found = std::ranges::find(buffers, name, &Buffer::name);
+  return found == buffers.end() ? nullptr : &*found;
+}
+
+std::int64_t element_count(const Buffer& buffer, const StepShape& shape) {
+  std::int64_t count = 1;
+  for (const Dim& dim : buffer.shape) {
+    const bool wraps = __builtin_mul_overflow(count, evaluate(dim, shape), &count);
+    check(!wraps, "buffer ", buffer.name, " has more than 2^63 elements");
+  }
+  return count;
+}
+
+std::int64_t byte_count(const Buffer& buffer, const StepShape& shape) {
+  std::int64_t bytes = 0;
+  const bool wraps = __builtin_mul_overflow(element_count(buffer, shape), std::int64_t(size_of(buffer.type)), &bytes);
+  check(!wraps, "buffer ", buffer.name, " has more than 2^63 bytes");
+  return bytes;
+}
+
+namespace {
+
+template <typename Print>
+std::string bracketed(const std::vector<Dim>& shape, Print print) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += concat(i == 0 ? "" : ", ", print(shape[i]));
+  return text + "]";
+}
+
+std::string operands(const Plan& plan, const std::vector<BufferId>& ids) {
+  std::string text;
+  for (const BufferId id : ids) {
+    if (!text.empty()) text += ", ";
+    text += concat(plan.buffer(id).name, shape_text(plan.buffer(id)));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string shape_text(const Buffer& buffer) {
+  return bracketed(buffer.shape, [](const Dim& dim) { return to_string(dim); });
+}
+
+std::string shape_text(const Buffer& buffer, const StepShape& shape) {
+  return bracketed(buffer.shape, [&](const Dim& dim) { return evaluate(dim, shape); });
+}
+
+std::string to_table(const Plan& plan) {
+  std::ostringstream out;
+  for (const Op& op : plan.ops) {
+    const std::string layer = op.layer < 0 ? "-" : std::to_string(op.layer);
+    out << std::left << std::setw(4) << layer << std::setw(10) << to_string(op.region) << std::setw(17) << to_string(op.kind)
+        << operands(plan, op.inputs) << " -> " << operands(plan, op.outputs);
+    for (std::size_t i = 0; i < op.weights.size(); ++i)
+      out << (i == 0 ? "  | " : ", ") << to_string(plan.weight(op.weights[i]).id.slot);
+    out << "\n";
+  }
+  return std::move(out).str();
+}
+
+Plan without_unused_buffers(Plan plan) {
+  constexpr auto unused = static_cast<std::uint32_t>(-1);
+  std::vector<std::uint32_t> renumbered(plan.buffers.size(), unused);
+  std::vector<Buffer> kept;
+  const auto keep = [&](BufferId& id) {
+    std::uint32_t& number = renumbered.at(static_cast<std::size_t>(id));
+    if (number == unused) {
+      number = static_cast<std::uint32_t>(kept.size());
+      kept.push_back(std::move(plan.buffers[static_cast<std::size_t>(id)]));
+    }
+    id = BufferId{number};
+  };
+  for (Op& op : plan.ops) {
+    std::ranges::for_each(op.inputs, keep);
+    std::ranges::for_each(op.outputs, keep);
+  }
+  plan.buffers = std::move(kept);
+  return plan;
+}
+
+}  // namespace lamella

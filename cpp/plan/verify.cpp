@@ -1,0 +1,231 @@
+#include "plan/verify.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/check.h"
+
+namespace lamella {
+namespace {
+
+/// Checks one op's operands against its kind. All checks go through `expect`, which says where it failed.
+class OpVerifier {
+ public:
+  OpVerifier(const Plan& plan, std::size_t number) : plan_(plan), op_(plan.ops[number]), number_(number) {}
+
+  void operator()() const {
+    switch (op_.kind) {
+      case OpKind::embed: return embed();
+      case OpKind::norm: return arity(1, 1), same(in(0), out(0)), vectors(width(in(0)));
+      case OpKind::linear: return arity(1, 1), projection(in(0), out(0));
+      case OpKind::add_bias: return arity(1, 1), same(in(0), out(0)), vectors(width(in(0)));
+      case OpKind::rope_table:
+        return arity(2, 1), shape(in(0), {tokens()}), shape(in(1), {tokens()}), shape(out(0), {tokens(), fixed(rotary_dim())});
+      case OpKind::rope: return arity(2, 1), rotary();
+      case OpKind::kv_write: return arity(5, 1), kv_operands(2), rows_of(in(0), kv_width()), rows_of(in(1), kv_width()), state(out(0));
+      case OpKind::split_heads: return arity(1, 1), rows_of(in(0), query_width()), shape(out(0), head_major());
+      case OpKind::attention:
+        return arity(5, 1), kv_operands(1), shape(in(0), head_major()), same(in(0), out(0)), state(in(4));
+      case OpKind::merge_heads: return arity(1, 1), shape(in(0), head_major()), rows_of(out(0), query_width());
+      case OpKind::activate: return arity(1, 1), same(in(0), out(0));
+      case OpKind::activate_gated: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0));
+      case OpKind::residual: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0));
+      case OpKind::gather_rows:
+        return arity(2, 1), shape(in(1), {sized(Symbol::rows)}), shape(out(0), {sized(Symbol::rows), in(0).shape.back()});
+      case OpKind::mean_pool:
+        return arity(2, 1), shape(in(1), sequence_table()), shape(out(0), {sized(Symbol::sequences), in(0).shape.back()});
+      case OpKind::norm_qkv: return norm_qkv();
+      case OpKind::layout_attention:
+        return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), state(in(4));
+      case OpKind::norm_mlp_up: return arity(1, 1), norm_mlp_up();
+      case OpKind::output_residual: return arity(2, 1), projection(in(0), out(0)), same(in(1), out(0)), vectors(width(out(0)));
+    }
+    expect(false, "has no rule in verify");
+  }
+
+  template <typename... Parts>
+  void expect(bool holds, const Parts&... parts) const {
+    check(holds, "op ", number_, " (", to_string(op_.kind), ", layer ", op_.layer, ") ", parts...);
+  }
+
+ private:
+  const Buffer& in(std::size_t i) const { return plan_.buffer(op_.inputs.at(i)); }
+  const Buffer& out(std::size_t i) const { return plan_.buffer(op_.outputs.at(i)); }
+  static Dim tokens() { return sized(Symbol::tokens); }
+  static std::vector<Dim> sequence_table() { return {sized(Symbol::sequences), fixed(2)}; }
+  std::int64_t rotary_dim() const { return op_.attributes.rope ? op_.attributes.rope->rotary_dim : 0; }
+  std::int64_t query_width() const { return std::int64_t{op_.attributes.heads} * op_.attributes.head_dim; }
+  std::int64_t kv_width() const { return std::int64_t{op_.attributes.kv_heads} * op_.attributes.head_dim; }
+  std::vector<Dim> head_major() const {
+    return {fixed(op_.attributes.heads), tokens(), fixed(op_.attributes.head_dim)};
+  }
+  std::int64_t width(const Buffer& buffer) const {
+    expect(!buffer.shape.empty() && buffer.shape.back().symbol == Symbol::one, "wants a fixed width of ", buffer.name);
+    return buffer.shape.back().factor;
+  }
+
+  void arity(std::size_t inputs, std::size_t outputs) const {
+    expect(op_.inputs.size() == inputs && op_.outputs.size() == outputs, "has ", op_.inputs.size(), " inputs and ",
+           op_.outputs.size(), " outputs, not ", inputs, " and ", outputs);
+  }
+  void shape(const Buffer& buffer, const std::vector<Dim>& expected) const {
+    expect(buffer.shape == expected, "wants another shape of ", buffer.name, ", which is ", shape_text(buffer), "; expected ",
+           shape_text(Buffer{.name = {}, .kind = {}, .type = {}, .shape = expected}));
+  }
+  void same(const Buffer& a, const Buffer& b) const {
+    shape(b, a.shape);
+    expect(a.type == b.type, "mixes the types of ", a.name, " and ", b.name);
+  }
+  void rows_of(const Buffer& buffer, std::int64_t row_width) const { shape(buffer, {tokens(), fixed(row_width)}); }
+
+  /// All weights of the op that are vectors have `size` elements.
+  void vectors(std::int64_t size) const {
+    for (const WeightIndex index : op_.weights) {
+      const WeightDeclaration& weight = plan_.weight(index);
+      if (is_vector(weight.id.slot))
+        expect(weight.rows == 1 && weight.columns == size, "wants ", size, " elements of ", to_string(weight.id), ", which has ",
+               weight.rows, " x ", weight.columns);
+    }
+  }
+  void projection(const Buffer& x, const Buffer& y) const {
+    const WeightDeclaration& weight = plan_.matrix(op_);
+    expect(x.shape.size() == 2 && y.shape.size() == 2 && x.shape[0] == y.shape[0], "wants rows of ", x.name, " and ", y.name);
+    expect(weight.columns == width(x) && weight.rows == width(y), "multiplies ", shape_text(x), " by ", to_string(weight.id), " [",
+           weight.rows, ", ", weight.columns, "] into ", shape_text(y));
+  }
+  /// Weight `slot` maps a row of `inputs` to `outputs`; its bias (the slot after it), where the op has one, fits.
+  void matrix(Slot slot, std::int64_t inputs, std::int64_t outputs) const {
+    const WeightDeclaration* weight = plan_.weight(op_, slot);
+    expect(weight != nullptr, "lacks its weight ", to_string(slot));
+    expect(weight->columns == inputs && weight->rows == outputs, "wants ", to_string(slot), " [", outputs, ", ", inputs, "], found [",
+           weight->rows, ", ", weight->columns, "]");
+    const WeightDeclaration* bias = plan_.weight(op_, static_cast<Slot>(static_cast<int>(slot) + 1));
+    if (bias != nullptr) expect(bias->columns == outputs, "wants ", outputs, " elements of ", to_string(bias->id));
+  }
+  void norm_weights(std::int64_t size) const {
+    for (const Slot slot : {Slot::attention_norm, Slot::attention_norm_bias, Slot::mlp_norm, Slot::mlp_norm_bias})
+      if (const WeightDeclaration* weight = plan_.weight(op_, slot))
+        expect(weight->columns == size, "wants ", size, " elements of ", to_string(weight->id));
+  }
+
+  void state(const Buffer& buffer) const {
+    expect(buffer.kind == BufferKind::state, "wants a KV state, not ", buffer.name);
+    expect(buffer.shape.size() == 5 && buffer.shape[2] == fixed(op_.attributes.kv_heads) &&
+               buffer.shape[4] == fixed(op_.attributes.head_dim),
+           "wants another KV state than ", buffer.name, " ", shape_text(buffer));
+  }
+  /// positions, sequences, block_tables at inputs `first`...
+  void kv_operands(std::size_t first) const {
+    shape(in(first), {tokens()});
+    shape(in(first + 1), sequence_table());
+    shape(in(first + 2), {sized(Symbol::sequences), sized(Symbol::kv_blocks)});
+  }
+
+  void embed() const {
+    arity(3, 1);
+    for (std::size_t i = 0; i < 3; ++i) shape(in(i), {tokens()});
+    expect(plan_.weight(op_, Slot::token_embedding) != nullptr, "lacks the token embedding");
+    for (const WeightIndex index : op_.weights)
+      expect(plan_.weight(index).columns == width(out(0)), "wants tables of ", width(out(0)), " columns");
+  }
+  void rotary() const {
+    rows_of(in(0), std::int64_t{op_.attributes.heads} * op_.attributes.head_dim);
+    same(in(0), out(0));
+    shape(in(1), {tokens(), fixed(rotary_dim())});
+    expect(rotary_dim() > 0 && rotary_dim() <= op_.attributes.head_dim, "rotates ", rotary_dim(), " of ", op_.attributes.head_dim);
+  }
+  void norm_qkv() const {
+    const bool rope = op_.attributes.rope.has_value();
+    arity(rope ? 5 : 4, 2);
+    kv_operands(1);
+    if (rope) shape(in(4), {tokens(), fixed(rotary_dim())});
+    rows_of(out(0), query_width());
+    state(out(1));
+    norm_weights(width(in(0)));
+    matrix(Slot::query, width(in(0)), query_width());
+    matrix(Slot::key, width(in(0)), kv_width());
+    matrix(Slot::value, width(in(0)), kv_width());
+  }
+  void norm_mlp_up() const {
+    norm_weights(width(in(0)));
+    matrix(Slot::mlp_up, width(in(0)), width(out(0)));
+    if (op_.attributes.gated) matrix(Slot::mlp_gate, width(in(0)), width(out(0)));
+  }
+
+  const Plan& plan_;
+  const Op& op_;
+  std::size_t number_;
+};
+
+/// Definition before use, over the whole plan.
+void verify_flow(const Plan& plan) {
+  std::vector<bool> defined(plan.buffers.size(), false), used(plan.buffers.size(), false);
+  std::set<std::pair<std::int32_t, BufferId>> written_states;
+  for (std::size_t number = 0; number < plan.ops.size(); ++number) {
+    const Op& op = plan.ops[number];
+    const OpVerifier at(plan, number);
+    for (const BufferId id : op.inputs) {
+      const auto i = static_cast<std::size_t>(id);
+      at.expect(i < plan.buffers.size(), "reads buffer ", i, " of ", plan.buffers.size());
+      const Buffer& buffer = plan.buffers[i];
+      used[i] = true;
+      if (buffer.kind == BufferKind::input) continue;
+      if (buffer.kind == BufferKind::state) {
+        at.expect(written_states.contains({op.layer, id}), "reads ", buffer.name, " before its layer has written it");
+      } else {
+        at.expect(defined[i], "reads ", buffer.name, " before it is defined");
+      }
+    }
+    for (const BufferId id : op.outputs) {
+      const auto i = static_cast<std::size_t>(id);
+      at.expect(i < plan.buffers.size(), "writes buffer ", i, " of ", plan.buffers.size());
+      const Buffer& buffer = plan.buffers[i];
+      at.expect(buffer.kind != BufferKind::input, "writes the input ", buffer.name);
+      if (buffer.kind == BufferKind::state) {
+        written_states.insert({op.layer, id});
+        used[i] = defined[i] = true;
+        continue;
+      }
+      at.expect(!defined[i], "defines ", buffer.name, " a second time");
+      defined[i] = true;
+    }
+    for (const WeightIndex index : op.weights)
+      at.expect(static_cast<std::size_t>(index) < plan.weights.size(), "uses weight ", static_cast<std::size_t>(index), " of ",
+                plan.weights.size());
+  }
+  for (std::size_t i = 0; i < plan.buffers.size(); ++i) {
+    const Buffer& buffer = plan.buffers[i];
+    check(buffer.kind == BufferKind::output ? defined[i] : used[i], "buffer ", buffer.name, " is ",
+          buffer.kind == BufferKind::output ? "never defined" : "never used");
+  }
+}
+
+void verify_order(const Plan& plan) {
+  std::set<std::pair<std::int32_t, Region>> closed;
+  bool left_layers = false;
+  for (std::size_t number = 0; number < plan.ops.size(); ++number) {
+    const Op& op = plan.ops[number];
+    const OpVerifier at(plan, number);
+    if (number == 0) continue;
+    const Op& before = plan.ops[number - 1];
+    if (op.layer < 0) {
+      left_layers = left_layers || before.layer >= 0;
+    } else {
+      at.expect(!left_layers && op.layer >= before.layer, "stands after layer ", before.layer, left_layers ? " and after the head" : "");
+    }
+    if (before.region == Region::none || (before.layer == op.layer && before.region == op.region)) continue;
+    // A layer has two output regions (attention's and the MLP's); the others are closed for good.
+    if (before.region != Region::output) closed.insert({before.layer, before.region});
+    at.expect(!closed.contains({op.layer, op.region}), "comes back to region ", to_string(op.region));
+  }
+}
+
+}  // namespace
+
+void verify(const Plan& plan) {
+  verify_flow(plan);
+  verify_order(plan);
+  for (std::size_t number = 0; number < plan.ops.size(); ++number) OpVerifier(plan, number)();
+}
+
+}  // namespace lamella

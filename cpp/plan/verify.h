@@ -1,0 +1,17 @@
+// The rules that every plan obeys. Runs after build_plan and after every pass, in every build.
+#pragma once
+
+#include "plan/plan.h"
+
+namespace lamella {
+
+/// Checks that
+///  - every buffer and weight index exists; inputs and states are never defined by an op; every activation and output is
+///    defined exactly once, before its first use; every activation is used and every output defined;
+///  - operands have the shapes and element types that the op's kind asks for, symbols unified, and weights fit them;
+///  - a layer's attention reads a KV state that an op before it in the same layer has written;
+///  - ops of one region of one layer stand side by side, and layers come in order.
+/// Errors: internal (a broken pass is our bug), naming op number, kind, layer and buffer.
+void verify(const Plan& plan);
+
+}  // namespace lamella

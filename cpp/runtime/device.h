@@ -1,0 +1,40 @@
+// What the engine needs of a device, whichever it is: executors, threads for loading, and its measured roof.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/thread_team.h"
+#include "memory/kv_pool.h"
+#include "memory/resident_weights.h"
+#include "runtime/executor.h"
+
+namespace lamella {
+
+/// The two roofs that bound every op: memory reads in bytes/s and fp32 multiply-adds in FLOP/s, both measured on this machine.
+struct Roofline {
+  double bytes_per_s = 0.0;
+  double flops_per_s = 0.0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  /// An executor for the plan; weights and KV memory must outlive it.
+  [[nodiscard]] virtual std::unique_ptr<Executor> executor(Plan plan, const ResidentWeights& weights, KvMemory& kv) = 0;
+  /// Whether the device has kernels for Deep-Fusion's regions.
+  [[nodiscard]] virtual bool has_fused_kernels() const noexcept = 0;
+  /// Bytes that executor(plan) will take beside weights and KV, without taking them.
+  [[nodiscard]] virtual std::uint64_t activation_bytes(const Plan& plan) const = 0;
+  /// Bytes of memory free for this process, cgroup limits included.
+  [[nodiscard]] virtual std::uint64_t available_memory() const = 0;
+  /// Threads that load weights and run plans; one user at a time.
+  [[nodiscard]] virtual ThreadTeam& team() noexcept = 0;
+  /// Measures both roofs; takes about a second.
+  [[nodiscard]] virtual Roofline measure_roofline() = 0;
+  /// "cpu (avx512, 2 threads)".
+  [[nodiscard]] virtual std::string name() const = 0;
+};
+
+}  // namespace lamella

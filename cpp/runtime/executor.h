@@ -1,0 +1,30 @@
+// Who runs a plan: the border between the engine's loop and a device.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "plan/plan.h"
+#include "runtime/step_input.h"
+
+namespace lamella {
+
+/// Runs one plan, step after step, on one device. Used by one thread at a time.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  [[nodiscard]] virtual const Plan& plan() const noexcept = 0;
+  /// Runs the step and returns the plan's output, [rows or sequences][width] float32, valid until the next run. The step must lie
+  /// within the plan's bounds. Errors leave the executor usable; the KV blocks named in the step then hold no defined values.
+  virtual std::span<const float> run(const StepInput& step) = 0;
+  /// As run, and measures each op: seconds, in plan order.
+  virtual std::vector<double> run_timed(const StepInput& step) = 0;
+  /// The kernel that runs op number `op`, for people: "avx512/norm_qkv".
+  [[nodiscard]] virtual std::string kernel_name(std::size_t op) const = 0;
+  /// Bytes of activations, inputs and scratch that the executor holds.
+  [[nodiscard]] virtual std::size_t activation_bytes() const noexcept = 0;
+};
+
+}  // namespace lamella

@@ -1,0 +1,29 @@
+// A plan with its costs, row by row: what `lamella explain` prints.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/plan.h"
+#include "runtime/device.h"
+
+namespace lamella {
+
+/// One op of a plan for one step shape.
+struct ExplainRow {
+  std::string op, region, inputs, outputs, shape, dtype, kernel;
+  std::int32_t layer = -1;
+  std::int64_t bytes_read = 0, bytes_written = 0, flops = 0;
+  double roofline_s = 0.0;           // max(bytes / bandwidth, FLOPs / peak); 0 without a roofline
+  std::optional<double> measured_s;
+};
+
+/// Rows for every op. `kernels` names the kernel of an op by number (empty: none chosen); `seconds` holds measured times or is empty.
+[[nodiscard]] std::vector<ExplainRow> explain_rows(const Plan& plan, const StepShape& shape, const Roofline& roofline,
+                                                   const std::function<std::string(std::size_t)>& kernels,
+                                                   const std::vector<double>& seconds);
+
+}  // namespace lamella

@@ -1,0 +1,52 @@
+#include "runtime/step_input.h"
+
+#include <array>
+#include <string_view>
+
+#include "base/check.h"
+
+namespace lamella {
+namespace {
+
+constexpr std::int32_t layout_version = 1;
+constexpr std::array<std::string_view, 7> part_names = {"token_ids", "positions",    "rope_lengths", "token_types",
+                                                        "sequences", "block_tables", "row_indices"};
+
+}  // namespace
+
+StepInput::StepInput(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks)
+    : words_{static_cast<std::int32_t>(tokens), static_cast<std::int32_t>(sequences), static_cast<std::int32_t>(rows),
+             static_cast<std::int32_t>(kv_blocks), layout_version} {
+  words_.resize(begin(parts));
+}
+
+std::size_t StepInput::begin(std::size_t part) const noexcept {
+  const std::array<std::int64_t, parts> sizes = {tokens(), tokens(), tokens(), tokens(), 2 * sequence_count(),
+                                                 sequence_count() * kv_blocks(), rows()};
+  std::size_t offset = header_words;
+  for (std::size_t i = 0; i < part; ++i) offset += static_cast<std::size_t>(sizes[i]);
+  return offset;
+}
+
+std::span<std::int32_t> StepInput::part(std::size_t index) noexcept {
+  return std::span(words_).subspan(begin(index), begin(index + 1) - begin(index));
+}
+
+std::span<const std::int32_t> StepInput::named(std::string_view buffer) const {
+  for (std::size_t i = 0; i < parts; ++i)
+    if (part_names[i] == buffer) return std::span(words_).subspan(begin(i), begin(i + 1) - begin(i));
+  throw Error(ErrorCode::internal, concat("no step input named ", buffer));
+}
+
+StepShape StepInput::shape() const {
+  StepShape shape{.tokens = tokens(), .sequences = sequence_count(), .rows = rows(), .kv_blocks = kv_blocks()};
+  const std::span<const std::int32_t> position = named("positions"), spans = named("sequences");
+  for (std::size_t s = 0; s < static_cast<std::size_t>(sequence_count()); ++s) {
+    const auto first = static_cast<std::size_t>(spans[2 * s]), count = static_cast<std::size_t>(spans[2 * s + 1]);
+    for (std::size_t t = first; t < first + count; ++t) shape.attended += position[t] + 1;
+    if (count > 0) shape.kv_tokens += position[first + count - 1] + 1;
+  }
+  return shape;
+}
+
+}  // namespace lamella

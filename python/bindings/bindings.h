@@ -1,0 +1,13 @@
+// The parts of the compiled module; each is bound in a file of its own.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace lamella {
+
+void bind_containers(nanobind::module_& m);
+void bind_model(nanobind::module_& m);
+void bind_plan(nanobind::module_& m);
+void bind_engine(nanobind::module_& m);
+
+}  // namespace lamella

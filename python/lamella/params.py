@@ -1,0 +1,100 @@
+"""What a request may ask for, under the names that vLLM and OpenAI use, with transformers' spellings as aliases."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidArgumentError
+
+_log = logging.getLogger("lamella")
+
+_ALIASES = {"max_new_tokens": "max_tokens"}
+
+# Fields of generation_config.json that would change what is generated and that requests cannot express yet. Each maps to the
+# values that change nothing.
+_NO_EFFECT: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (None, 1, 1.0),
+    "min_p": (None, 0, 0.0),
+    "typical_p": (None, 1, 1.0),
+    "num_beams": (None, 1),
+    "min_new_tokens": (None, 0),
+    "min_length": (None, 0),
+    "bad_words_ids": (None,),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "no_repeat_ngram_size": (None, 0),
+}
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen and when to end.
+
+    Attributes:
+        max_tokens: generated tokens at most; None is 256, clipped to what the context leaves. A number that the context cannot
+            hold is refused (`ContextLengthError`).
+        temperature: 0 is greedy; otherwise logits are divided by it. A number from 1e-6 up.
+        top_k: the k best tokens and those equal to the k-th; 0 is all.
+        top_p: the smallest set of best tokens whose probability reaches it, after top_k; above 0 and at most 1.
+        seed: randomness is a function of (seed, position) alone; None draws the seed from the engine's.
+        ignore_eos: go on past the end-of-sequence tokens.
+        stop_token_ids: end at any of these ids as well; the id itself is not part of the result.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    ignore_eos: bool = False
+    stop_token_ids: Sequence[int] = ()
+
+    def override(self, overrides: Mapping[str, Any]) -> SamplingParams:
+        """These parameters with `overrides`, whose keys may be transformers' spellings. None leaves a field as it is.
+
+        Errors: `InvalidArgumentError` naming the nearest field for an unknown one.
+        """
+        fields = {field.name for field in dataclasses.fields(self)}
+        changes: dict[str, Any] = {}
+        do_sample: bool | None = None
+        for name, value in overrides.items():
+            field = _ALIASES.get(name, name)
+            if value is None:
+                continue
+            if field == "do_sample":
+                do_sample = bool(value)
+            elif field in fields:
+                if field in changes:
+                    raise InvalidArgumentError(f"{name} and its alias are both given")
+                changes[field] = value
+            else:
+                near = difflib.get_close_matches(name, [*fields, *_ALIASES, "do_sample"], 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(fields))}"
+                raise InvalidArgumentError(f"unknown parameter {name[:64]!r}{hint}")
+        if do_sample is False:
+            changes["temperature"] = 0.0
+        elif do_sample and "temperature" not in changes and self.temperature == 0.0:
+            changes["temperature"] = 1.0
+        return dataclasses.replace(self, **changes)
+
+
+def default_params(generation_config: Mapping[str, Any]) -> SamplingParams:
+    """The model's own defaults, read as transformers reads them: greedy unless `do_sample` is true.
+
+    `max_new_tokens` of a config is a default like any other; what requests cannot express yet is named in one warning.
+    """
+    unsupported = [name for name, silent in _NO_EFFECT.items() if generation_config.get(name) not in silent]
+    if unsupported:
+        _log.warning("generation_config.json: not supported and left out: %s", ", ".join(unsupported))
+    known = ("max_new_tokens", *(("temperature", "top_k", "top_p") if generation_config.get("do_sample") is True else ()))
+    taken = {name: generation_config[name] for name in known if generation_config.get(name) is not None}
+    if generation_config.get("do_sample") is True:
+        taken = {"temperature": 1.0, "top_k": 50, **taken}  # transformers' own defaults when sampling
+    return SamplingParams().override(taken)

@@ -1,0 +1,63 @@
+// Run under ThreadSanitizer as well: the team is what every kernel's memory ordering rests on.
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <stdexcept>
+
+#include "base/thread_team.h"
+
+namespace lamella::testing {
+namespace {
+
+TEST(ThreadTeam, EveryMemberRunsOnce) {
+  for (const int size : {1, 2, 3, 8}) {
+    ThreadTeam team(size);
+    std::vector<int> calls(static_cast<std::size_t>(size));
+    for (int round = 0; round < 50; ++round) team.run([&](int index) { ++calls[static_cast<std::size_t>(index)]; });
+    EXPECT_EQ(calls, std::vector<int>(static_cast<std::size_t>(size), 50));
+  }
+}
+
+TEST(ThreadTeam, BarrierMakesEarlierWritesVisible) {
+  ThreadTeam team(4);
+  std::vector<int> values(4, 0);
+  std::vector<int> sums(4, 0);
+  team.run([&](int index) {
+    const auto me = static_cast<std::size_t>(index);
+    for (int round = 1; round <= 500; ++round) {
+      values[me] = round;
+      team.barrier();
+      sums[me] += std::accumulate(values.begin(), values.end(), 0);
+      team.barrier();
+    }
+  });
+  for (const int sum : sums) EXPECT_EQ(sum, 4 * 500 * 501 / 2);
+}
+
+TEST(ThreadTeam, RethrowsAMembersExceptionAndStaysUsable) {
+  ThreadTeam team(3);
+  for (const int failing : {0, 2}) {
+    EXPECT_THROW(team.run([&](int index) {
+      if (index == failing) throw std::runtime_error("member");
+    }),
+                 std::runtime_error);
+  }
+  int calls = 0;
+  team.run([&](int index) { calls += index == 0 ? 1 : 0; });
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(ThreadTeam, MoreMembersThanCoresMakeProgress) {
+  ThreadTeam team(16);
+  int rounds = 0;
+  team.run([&](int index) {
+    for (int i = 0; i < 50; ++i) {
+      team.barrier();
+      if (index == 0) ++rounds;
+    }
+  });
+  EXPECT_EQ(rounds, 50);
+}
+
+}  // namespace
+}  // namespace lamella::testing

@@ -1,0 +1,87 @@
+// What the kernel tests share: targets, a printed seed, guarded buffers, the error metric, and running a kernel on some workers.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/kernels/contracts.h"
+
+namespace lamella::cpu::testing {
+
+/// One kernel table under test. Every test runs on every set that this machine has, with every dtype of the set.
+struct Target {
+  KernelSet set;
+  DataType dtype;
+  [[nodiscard]] const KernelTable& kernels() const { return kernel_table(set, dtype); }
+};
+[[nodiscard]] std::vector<Target> all_targets();
+[[nodiscard]] std::vector<Target> vector_targets();  // without the reference set, which has no fused kernels
+[[nodiscard]] std::string target_name(const ::testing::TestParamInfo<Target>& info);
+
+/// A test on one target, with random numbers drawn freshly unless LAMELLA_SEED is set; a failure prints the seed.
+class KernelTest : public ::testing::TestWithParam<Target> {
+ protected:
+  KernelTest();
+  [[nodiscard]] const KernelTable& kernels() const { return GetParam().kernels(); }
+  [[nodiscard]] DataType dtype() const { return GetParam().dtype; }
+  /// Uniform in [low, high].
+  [[nodiscard]] std::int64_t draw(std::int64_t low, std::int64_t high);
+  /// One of the widths that lie on, beside and far from every vector and tile boundary.
+  [[nodiscard]] std::int64_t draw_width();
+  [[nodiscard]] std::vector<double> normal(std::int64_t count, double scale = 1.0, double mean = 0.0);
+
+  std::mt19937_64 random_;
+
+ private:
+  std::uint64_t seed_;
+  ::testing::ScopedTrace trace_;
+};
+
+/// `count` elements of f32 or bf16 at an address off every alignment but the element's, between guards of NaN that expect_intact()
+/// looks at. Outputs start as NaN too, so an element that nobody wrote spoils the comparison.
+class Cells {
+ public:
+  Cells(DataType dtype, std::int64_t count, std::int64_t misalign_by = 1);
+  Cells(DataType dtype, const std::vector<double>& values);  // rounded to dtype
+  [[nodiscard]] void* data() { return bytes_.data() + offset_; }
+  [[nodiscard]] float* floats() { return static_cast<float*>(data()); }
+  [[nodiscard]] std::int64_t size() const { return count_; }
+  [[nodiscard]] double at(std::int64_t i) const;
+  void set(std::int64_t i, double value);
+  [[nodiscard]] std::vector<double> values() const;
+  [[nodiscard]] std::vector<std::byte> bits() const;
+  void expect_intact() const;
+
+ private:
+  DataType dtype_;
+  std::int64_t count_;
+  std::size_t offset_;
+  std::vector<std::byte> bytes_;
+};
+
+/// ||got - want|| / ||want||, infinity where `got` holds a NaN.
+[[nodiscard]] double relative_error(const std::vector<double>& got, const std::vector<double>& want);
+/// What one kernel may differ from float64: fp32 2e-6, bf16 5e-3 (a rounding to bf16 alone is 1.2e-3 in this metric).
+[[nodiscard]] double bound_of(DataType dtype);
+void expect_close(const Cells& got, const std::vector<double>& want, double bound);
+
+/// Calls a kernel as every one of `workers`, one after the other, each with scratch of exactly the promised size full of NaN.
+template <typename Arguments>
+void run(void (*kernel)(const Arguments&, const Worker&), const Arguments& arguments, int workers = 1, const ScratchBounds& bounds = {}) {
+  const std::size_t bytes = scratch_bytes(bounds);
+  for (int index = 0; index < workers; ++index) {
+    std::vector<std::byte> memory(bytes + 64, std::byte{0xff});
+    std::byte* aligned = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+    std::vector<std::byte> behind(aligned + bytes, memory.data() + memory.size());
+    kernel(arguments, Worker{.index = index, .count = workers, .scratch = {.data = aligned, .size = bytes}});
+    EXPECT_EQ(std::memcmp(aligned + bytes, behind.data(), behind.size()), 0) << "scratch of " << bytes << " bytes overrun";
+  }
+}
+
+}  // namespace lamella::cpu::testing

@@ -1,0 +1,62 @@
+// A KV cache under test: several sequences of any lengths in shuffled blocks, of which any run of tokens can be one step.
+#pragma once
+
+#include <vector>
+
+#include "float64.h"
+#include "kernel_testing.h"
+
+namespace lamella::cpu::testing {
+
+/// A sequence of a step: `past` positions in the cache already, `count` tokens of this step after them.
+struct Context {
+  std::int64_t past, count;
+};
+
+/// The arguments of one step; its KvLayout points into the problem and into itself.
+struct Step {
+  std::vector<SequenceSpan> spans;
+  KvLayout kv{};
+  std::int64_t tokens = 0;
+};
+
+class KvProblem {
+ public:
+  /// All positions [0, past + count) of every sequence hold random K and V; every other slot of the cache holds NaN, so that reading
+  /// too far shows.
+  KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<Context>& contexts, std::int64_t kv_heads, std::int64_t head_dim);
+
+  /// Tokens [first, first + count) of the problem as a step of their own: other sequences are absent, a cut sequence is chunked.
+  [[nodiscard]] Step step(std::int64_t first, std::int64_t count);
+  [[nodiscard]] Step whole() { return step(0, tokens()); }
+  [[nodiscard]] std::int64_t tokens() const { return static_cast<std::int64_t>(positions_.size()); }
+  [[nodiscard]] const std::vector<Context>& contexts() const { return contexts_; }
+  [[nodiscard]] Cells& cache() { return cache_; }
+
+  /// Element index in the cache of a position's K (0) or V (1).
+  [[nodiscard]] std::int64_t index(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const;
+  /// K or V rows of positions [0, length).
+  [[nodiscard]] Values rows(std::int64_t sequence, std::int64_t length, int k_or_v, std::int64_t head) const;
+  /// Calls body(token, sequence, position) for all tokens.
+  template <typename Body>
+  void each_token(const Body& body) const {
+    std::int64_t token = 0;
+    for (std::size_t s = 0; s < contexts_.size(); ++s)
+      for (std::int64_t i = 0; i < contexts_[s].count; ++i) body(token++, static_cast<std::int64_t>(s), contexts_[s].past + i);
+  }
+
+ private:
+  std::vector<Context> contexts_;
+  std::int64_t kv_heads_, head_dim_, blocks_per_sequence_ = 0;
+  std::vector<std::int32_t> tables_, positions_;
+  Cells cache_;
+};
+
+/// Random contexts, some longer than attention's parts, together `tokens` tokens.
+[[nodiscard]] std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t tokens);
+
+/// softmax(scale q K^T) V in float64 for all tokens; query and result [tokens][heads][head_dim].
+[[nodiscard]] Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads, std::int64_t kv_heads,
+                                 std::int64_t head_dim, double scale, bool causal);
+
+}  // namespace lamella::cpu::testing

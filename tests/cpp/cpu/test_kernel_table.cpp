@@ -1,0 +1,59 @@
+#include <algorithm>
+
+#include "kernel_testing.h"
+#include "lamella/error.h"
+
+namespace lamella::cpu::testing {
+namespace {
+
+TEST(KernelTables, ReferenceAndBaselineAreEverywhere) {
+  const auto sets = available_kernel_sets();
+  ASSERT_GE(sets.size(), 2U);
+  EXPECT_EQ(sets[0], KernelSet::reference);
+  EXPECT_EQ(sets[1], KernelSet::baseline);
+  EXPECT_TRUE(std::is_sorted(sets.begin(), sets.end()));
+}
+
+TEST(KernelTables, AreCompleteAndNamed) {
+  for (const Target& target : all_targets()) {
+    const KernelTable& table = target.kernels();
+    EXPECT_STREQ(table.name, to_string(target.set));
+    EXPECT_EQ(table.dtype, target.dtype);
+    for (const bool present : {table.norm != nullptr, table.embed != nullptr, table.linear != nullptr, table.add_bias != nullptr,
+                               table.rope != nullptr, table.kv_write != nullptr, table.split_heads != nullptr, table.merge_heads != nullptr,
+                               table.attention != nullptr, table.activate != nullptr, table.residual != nullptr,
+                               table.gather_rows != nullptr, table.mean_pool != nullptr})
+      EXPECT_TRUE(present) << table.name;
+    for (const bool present : {table.norm_qkv != nullptr, table.layout_attention != nullptr, table.norm_mlp_up != nullptr,
+                               table.output_residual != nullptr})
+      EXPECT_EQ(present, target.set != KernelSet::reference) << table.name;
+  }
+}
+
+TEST(KernelTables, RefusalListsWhatThereIs) {
+  try {
+    static_cast<void>(kernel_table(KernelSet::reference, DataType::bf16));
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    EXPECT_NE(std::string(error.what()).find("baseline (float32, bfloat16)"), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(static_cast<void>(kernel_table(KernelSet::baseline, DataType::i32)), Error);
+}
+
+TEST(KernelTables, SharesCoverAllUnitsOnceAndEvenly) {
+  for (const std::int64_t units : {0, 1, 2, 7, 64, 65})
+    for (const int count : {1, 2, 3, 8, 70}) {
+      std::int64_t next = 0;
+      for (int index = 0; index < count; ++index) {
+        const Range range = share(units, Worker{.index = index, .count = count});
+        EXPECT_EQ(range.begin, next);
+        EXPECT_LE(range.end - range.begin, (units + count - 1) / count);
+        next = range.end;
+      }
+      EXPECT_EQ(next, units);
+    }
+}
+
+}  // namespace
+}  // namespace lamella::cpu::testing

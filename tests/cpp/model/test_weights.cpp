@@ -1,0 +1,96 @@
+// declare_weights: names, shapes and order of every family's layer.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "model/weights.h"
+#include "specs.h"
+
+namespace lamella::testing {
+namespace {
+
+std::vector<std::string> names(const ModelSpec& spec) {
+  std::vector<std::string> out;
+  for (const WeightDeclaration& weight : declare_weights(spec)) out.push_back(to_string(weight.id));
+  return out;
+}
+
+WeightDeclaration find(const ModelSpec& spec, const std::string& name) {
+  for (const WeightDeclaration& weight : declare_weights(spec))
+    if (to_string(weight.id) == name) return weight;
+  ADD_FAILURE() << name;
+  return {};
+}
+
+TEST(DeclareWeights, LlamaInExecutionOrder) {
+  const std::vector<std::string> expected = {
+      "token_embedding", "layers.0.attention_norm",   "layers.0.query",    "layers.0.key",
+      "layers.0.value",  "layers.0.attention_output", "layers.0.mlp_norm", "layers.0.mlp_gate",
+      "layers.0.mlp_up", "layers.0.mlp_down",         "final_norm"};
+  EXPECT_EQ(names(llama_like(1)), expected);
+}
+
+TEST(DeclareWeights, PostNormLayersHaveTheirNormsAfterwards) {
+  const std::vector<std::string> expected = {"token_embedding",
+                                             "position_embedding",
+                                             "type_embedding",
+                                             "embedding_norm",
+                                             "embedding_norm_bias",
+                                             "layers.0.query",
+                                             "layers.0.query_bias",
+                                             "layers.0.key",
+                                             "layers.0.key_bias",
+                                             "layers.0.value",
+                                             "layers.0.value_bias",
+                                             "layers.0.attention_output",
+                                             "layers.0.attention_output_bias",
+                                             "layers.0.attention_norm",
+                                             "layers.0.attention_norm_bias",
+                                             "layers.0.mlp_up",
+                                             "layers.0.mlp_up_bias",
+                                             "layers.0.mlp_down",
+                                             "layers.0.mlp_down_bias",
+                                             "layers.0.mlp_norm",
+                                             "layers.0.mlp_norm_bias",
+                                             "pooler",
+                                             "pooler_bias"};
+  EXPECT_EQ(names(bert_like(1)), expected);
+}
+
+TEST(DeclareWeights, ShapesFollowGroupedHeads) {
+  const ModelSpec spec = llama_like();
+  EXPECT_EQ(find(spec, "layers.1.query").rows, 36);
+  EXPECT_EQ(find(spec, "layers.1.key").rows, 12);
+  EXPECT_EQ(find(spec, "layers.1.key").columns, 36);
+  EXPECT_EQ(find(spec, "layers.1.attention_output").columns, 36);
+  EXPECT_EQ(find(spec, "layers.1.mlp_down").columns, 50);
+  EXPECT_EQ(find(gpt2_like(), "layers.0.mlp_up_bias").columns, 70);
+  EXPECT_EQ(find(gpt2_like(), "position_embedding").rows, 64);
+}
+
+TEST(DeclareWeights, SegmentsAreTheDesigns) {
+  EXPECT_EQ(find(gpt2_like(), "layers.0.attention_norm").segment, Segment::norms_qkv);
+  EXPECT_EQ(find(gpt2_like(), "layers.0.value_bias").segment, Segment::norms_qkv);
+  EXPECT_EQ(find(gpt2_like(), "layers.0.mlp_norm").segment, Segment::norms_qkv);
+  EXPECT_EQ(find(gpt2_like(), "layers.0.attention_output_bias").segment, Segment::attention_output);
+  EXPECT_EQ(find(llama_like(), "layers.0.mlp_gate").segment, Segment::mlp_up);
+  EXPECT_EQ(find(llama_like(), "layers.0.mlp_down").segment, Segment::mlp_down);
+  EXPECT_EQ(find(neox_like(), "head").segment, Segment::head);
+}
+
+TEST(DeclareWeights, EachWeightOnce) {
+  for (const ModelSpec& spec : {llama_like(3), gpt2_like(3), neox_like(3), bert_like(3)}) {
+    const std::vector<std::string> all = names(spec);
+    EXPECT_EQ(std::set<std::string>(all.begin(), all.end()).size(), all.size()) << spec.family;
+  }
+}
+
+TEST(ParameterCount, CountsTiedWeightsOnce) {
+  ModelSpec spec = llama_like();
+  const std::int64_t tied = parameter_count(spec);
+  spec.head.tied = false;
+  EXPECT_EQ(parameter_count(spec) - tied, 101 * 36);
+}
+
+}  // namespace
+}  // namespace lamella::testing

@@ -1,0 +1,64 @@
+// Costs against hand-counted figures.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "plan/cost.h"
+#include "plan/passes/deep_fusion.h"
+#include "plans.h"
+
+namespace lamella::testing {
+namespace {
+
+Cost cost_of(const Plan& plan, OpKind kind, const StepShape& shape) {
+  return cost(plan, *std::ranges::find(plan.ops, kind, &Op::kind), shape);
+}
+
+TEST(Cost, UniformStepCountsAttendedPositions) {
+  // Two sequences bring 3 tokens each and end at 10: tokens see 8, 9 and 10 positions.
+  const StepShape shape = StepShape::uniform(2, 3, 10);
+  EXPECT_EQ(shape.tokens, 6);
+  EXPECT_EQ(shape.attended, 2 * (8 + 9 + 10));
+  EXPECT_EQ(shape.kv_tokens, 20);
+  EXPECT_EQ(shape.kv_blocks, 1);
+}
+
+TEST(Cost, LinearReadsWeightAndInputOnce) {
+  const Cost query = cost_of(plan_of(llama_like()), OpKind::linear, StepShape::uniform(1, 5, 5));
+  EXPECT_EQ(query.bytes_read, 4 * (36 * 36 + 5 * 36));
+  EXPECT_EQ(query.bytes_written, 4 * 5 * 36);
+  EXPECT_EQ(query.flops, 2 * 5 * 36 * 36);
+}
+
+TEST(Cost, AttentionReadsTheWholeKvOfEachSequence) {
+  const StepShape shape = StepShape::uniform(2, 1, 33);
+  const Cost attention = cost_of(plan_of(llama_like()), OpKind::attention, shape);
+  const std::int64_t tables = 4 * (2 + 4 + 2 * 3);  // positions, sequences, block tables of three blocks
+  EXPECT_EQ(attention.bytes_read, 4 * 2 * 36 + tables + 2 * 33 * (2 * 2 * 6) * 4);
+  EXPECT_EQ(attention.flops, 4 * 2 * 33 * 36);
+}
+
+TEST(Cost, FusionSavesActivationTrafficAndNoFlopsOfMatrices) {
+  const StepShape shape = StepShape::uniform(3, 4, 9);
+  for (const ModelSpec& spec : {llama_like(), gpt2_like(), neox_like()}) {
+    const Plan plain = plan_of(spec), fused = deep_fusion(plain);
+    Cost before, after;
+    for (const Op& op : plain.ops) before += cost(plain, op, shape);
+    for (const Op& op : fused.ops) after += cost(fused, op, shape);
+    EXPECT_LT(after.bytes_read, before.bytes_read) << spec.family;
+    EXPECT_LT(after.bytes_written, before.bytes_written) << spec.family;
+    EXPECT_EQ(weight_bytes_per_step(plain, shape), weight_bytes_per_step(fused, shape)) << spec.family;
+  }
+}
+
+TEST(Cost, StepReadsEveryMatrixOnceAndOnlyUsedRowsOfTheEmbedding) {
+  const ModelSpec spec = gpt2_like();
+  std::int64_t expected = 0;
+  for (const WeightDeclaration& weight : declare_weights(spec))
+    if (weight.id.slot != Slot::position_embedding) expected += weight.rows * weight.columns * 4;
+  expected += 2 * 1 * 30 * 4;  // one token's row of both embeddings; the whole token table is read as the head
+  EXPECT_EQ(weight_bytes_per_step(plan_of(spec), StepShape::uniform(1, 1, 7)), expected);
+}
+
+}  // namespace
+}  // namespace lamella::testing

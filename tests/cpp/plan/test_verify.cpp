@@ -1,0 +1,86 @@
+// Every rule of verify, broken once: a pass that made such a plan would be caught.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "lamella/error.h"
+#include "plan/passes/deep_fusion.h"
+#include "plan/verify.h"
+#include "plans.h"
+
+namespace lamella::testing {
+namespace {
+
+/// The message with which verify refuses `plan`; empty where it accepts it.
+std::string refusal(const Plan& plan) {
+  try {
+    verify(plan);
+    return "";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::internal);
+    return error.what();
+  }
+}
+
+std::size_t first(const Plan& plan, OpKind kind) {
+  return static_cast<std::size_t>(std::ranges::find(plan.ops, kind, &Op::kind) - plan.ops.begin());
+}
+
+struct Breakage {
+  const char* name;
+  std::function<void(Plan&)> apply;
+  const char* message;
+};
+
+class VerifyRefuses : public ::testing::TestWithParam<Breakage> {};
+
+TEST_P(VerifyRefuses, Plan) {
+  Plan plan = plan_of(llama_like());
+  ASSERT_EQ(refusal(plan), "");
+  GetParam().apply(plan);
+  EXPECT_NE(refusal(plan).find(GetParam().message), std::string::npos) << refusal(plan);
+}
+
+const Breakage breakages[] = {
+    {"UseBeforeDefinition", [](Plan& p) { std::swap(p.ops[2], p.ops[3]); }, "before it is defined"},
+    {"SecondDefinition", [](Plan& p) { p.ops.insert(p.ops.begin() + 3, p.ops[2]); }, "a second time"},
+    {"WriteToInput", [](Plan& p) { p.ops[2].outputs = {p.ops[0].inputs[0]}; }, "writes the input"},
+    {"UnknownBuffer", [](Plan& p) { p.ops[2].inputs = {BufferId{9999}}; }, "reads buffer 9999"},
+    {"UnknownWeight", [](Plan& p) { p.ops[2].weights = {WeightIndex{9999}}; }, "uses weight 9999"},
+    {"UnusedBuffer", [](Plan& p) { p.buffers.push_back({.name = "orphan", .shape = {fixed(1)}}); }, "never used"},
+    {"OutputNeverDefined", [](Plan& p) { p.ops.pop_back(); }, "never"},
+    {"AttentionWithoutWrite", [](Plan& p) { p.ops.erase(p.ops.begin() + static_cast<long>(first(p, OpKind::kv_write))); },
+     "before its layer has written it"},
+    {"AnotherLayersKv",
+     [](Plan& p) {
+       const auto reader = std::ranges::find_if(p.ops, [](const Op& op) { return op.kind == OpKind::attention && op.layer == 1; });
+       reader->inputs[4] = p.ops[first(p, OpKind::attention)].inputs[4];
+     },
+     "before its layer has written it"},
+    {"WrongWidth", [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[3].outputs[0])].shape[1] = fixed(35); }, "linear"},
+    {"WrongSymbol",
+     [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[2].outputs[0])].shape[0] = sized(Symbol::rows); }, "another shape"},
+    {"WrongWeight",
+     [](Plan& p) { p.ops[first(p, OpKind::linear)].weights = p.ops[first(p, OpKind::linear) + 1].weights; }, "multiplies"},
+    {"MixedTypes", [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[2].outputs[0])].type = DataType::bf16; }, "mixes the types"},
+    {"Arity", [](Plan& p) { p.ops[first(p, OpKind::residual)].inputs.pop_back(); }, "inputs"},
+    {"LayersOutOfOrder", [](Plan& p) { p.ops[2].layer = 1; }, "stands after layer"},
+    {"RegionTorn", [](Plan& p) { p.ops[4].region = Region::mlp_up; }, "comes back to region"},
+    {"RotatesTooMuch",
+     [](Plan& p) {
+       p.ops[first(p, OpKind::rope)].attributes.rope->rotary_dim = 8;
+     },
+     "another shape"},
+};
+
+INSTANTIATE_TEST_SUITE_P(, VerifyRefuses, ::testing::ValuesIn(breakages), [](const auto& breakage) { return breakage.param.name; });
+
+TEST(Verify, RefusesAFusedOpWithoutItsWeight) {
+  Plan plan = deep_fusion(plan_of(llama_like()));
+  plan.ops[first(plan, OpKind::norm_qkv)].weights.pop_back();
+  EXPECT_NE(refusal(plan).find("lacks its weight value"), std::string::npos) << refusal(plan);
+}
+
+}  // namespace
+}  // namespace lamella::testing

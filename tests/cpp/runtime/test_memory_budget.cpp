@@ -1,0 +1,67 @@
+// Row D1 of the error contract.
+#include <gtest/gtest.h>
+
+#include "lamella/error.h"
+#include "runtime/memory_budget.h"
+
+namespace lamella::testing {
+namespace {
+
+constexpr std::uint64_t mib = 1 << 20;
+
+BudgetRequest decoder() {
+  return {.weights = 100 * mib, .activations = 10 * mib, .kv_bytes_per_block = mib, .max_num_seqs = 8, .max_model_len = 160,
+          .available = 1000 * mib};
+}
+
+TEST(MemoryBudget, GivesFullSequencesWhereTheyFit) { EXPECT_EQ(split_memory(decoder()).kv_blocks, 80); }
+
+TEST(MemoryBudget, TakesAtMostAQuarterOfWhatIsLeftByDefault) {
+  BudgetRequest request = decoder();
+  request.max_num_seqs = 1000;
+  const MemorySplit split = split_memory(request);
+  EXPECT_EQ(split.kv_blocks, static_cast<std::int64_t>((900 - 110) / 4));
+  EXPECT_LE(split.total(), split.budget);
+}
+
+TEST(MemoryBudget, AlwaysHoldsOneWholeSequence) {
+  BudgetRequest request = decoder();
+  request.budget = 121 * mib;
+  EXPECT_EQ(split_memory(request).kv_blocks, 10);
+}
+
+TEST(MemoryBudget, D1_RefusesBeforeLoadingWithTheTableAndWhatWouldFit) {
+  BudgetRequest request = decoder();
+  request.budget = 115 * mib;
+  try {
+    static_cast<void>(split_memory(request));
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
+    const std::string text = error.what();
+    for (const char* part : {"weights 100.00 MiB", "KV cache 10.00 MiB", "activations 10.00 MiB", "budget 115.00 MiB", "max_model_len=80",
+                             "memory_budget of 120.00 MiB"})
+      EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+}
+
+TEST(MemoryBudget, D1_SaysWhenTheWeightsAloneAreTooLarge) {
+  BudgetRequest request = decoder();
+  request.budget = 50 * mib;
+  try {
+    static_cast<void>(split_memory(request));
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("the weights and activations alone exceed it"), std::string::npos) << error.what();
+  }
+}
+
+TEST(MemoryBudget, EncodersNeedBlocksForOneStepOnly) {
+  BudgetRequest request = decoder();
+  request.keeps_kv = false;
+  request.step_tokens = 512;
+  EXPECT_EQ(split_memory(request).kv_blocks, 32 + 8);
+}
+
+}  // namespace
+}  // namespace lamella::testing

@@ -1,0 +1,137 @@
+// Loading from a real file on disk, in every arrangement that recipes know, and when the file is bad.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "lamella/error.h"
+#include "store/load_weights.h"
+
+namespace lamella::testing {
+namespace {
+
+constexpr std::int64_t rows = 6, columns = 4;
+
+/// A file of `values` and a table with one tensor "t" over it.
+class LoadWeights : public ::testing::Test {
+ protected:
+  LoadWeights() : path_(std::filesystem::temp_directory_path() / ("lamella_load_" + std::to_string(::getpid()))) {}
+  ~LoadWeights() override { std::filesystem::remove(path_); }
+
+  void write(const std::vector<float>& values, std::vector<std::int64_t> shape) {
+    std::ofstream(path_, std::ios::binary)
+        .write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+    table_.files = {std::make_shared<io::File>(path_)};
+    table_.tensors = {{.name = "t", .bytes = values.size() * sizeof(float), .type = io::StorageType::f32, .shape = std::move(shape)}};
+  }
+
+  std::vector<float> load(const WeightSource& source, DataType dtype = DataType::f32, int threads = 3) {
+    ResidentWeights weights({{.id = {Slot::query, -1}, .rows = rows, .columns = columns, .segment = Segment::norms_qkv}}, dtype);
+    ThreadTeam team(threads);
+    io::PreadReader reader;
+    load_weights(weights, {source}, table_, reader, team);
+    std::vector<float> loaded;
+    for (std::int64_t i = 0; i < rows * columns; ++i) {
+      const void* data = weights.data({Slot::query, -1});
+      loaded.push_back(dtype == DataType::f32
+                           ? static_cast<const float*>(data)[i]
+                           : std::bit_cast<float>(std::uint32_t{static_cast<const std::uint16_t*>(data)[i]} << 16));
+    }
+    return loaded;
+  }
+
+  ErrorCode failure(const WeightSource& source) {
+    try {
+      load(source);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::internal;
+  }
+
+  std::filesystem::path path_;
+  io::TensorTable table_;
+};
+
+std::vector<float> counted(std::size_t count) {
+  std::vector<float> values(count);
+  for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<float>(i);
+  return values;
+}
+
+TEST_F(LoadWeights, ReadsRowsAsTheyAre) {
+  write(counted(24), {rows, columns});
+  EXPECT_EQ(load({.weight = "query", .tensor = "t"}), counted(24));
+}
+
+TEST_F(LoadWeights, CutsTransposesAndReorders) {
+  write(counted(72), {columns, 3 * rows});  // GPT-2's fused c_attn: [inputs][q, k, v]
+  const std::vector<float> k = load({.weight = "query", .tensor = "t", .transposed = true, .parts = 3, .part = 1});
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = 0; c < columns; ++c)
+      EXPECT_EQ(k[static_cast<std::size_t>(r * columns + c)], static_cast<float>(c * 3 * rows + rows + r));
+
+  write(counted(24), {rows, columns});
+  const std::vector<float> ordered = load({.weight = "query", .tensor = "t", .rotary_pair_heads = 1});
+  const std::vector<int> from = {0, 2, 4, 1, 3, 5};
+  for (std::size_t r = 0; r < 6; ++r) EXPECT_EQ(ordered[r * 4], static_cast<float>(from[r] * 4));
+}
+
+TEST_F(LoadWeights, RoundsToNearestEvenBf16) {
+  std::vector<float> values(24, 1.0F);
+  values[0] = 1.0F + 0x1p-9F;             // half way to the next bf16: to even, down
+  values[1] = 1.0F + 0x1p-8F + 0x1p-9F;   // wait for even: up to 1 + 2^-7 + ...
+  values[2] = 1.0F + 0x1p-8F * 1.0001F;   // just above half way
+  write(values, {rows, columns});
+  const std::vector<float> loaded = load({.weight = "query", .tensor = "t"}, DataType::bf16);
+  EXPECT_EQ(loaded[0], 1.0F);
+  EXPECT_EQ(loaded[1], 1.0F + 0x1p-7F);
+  EXPECT_EQ(loaded[2], 1.0F + 0x1p-7F);
+}
+
+TEST_F(LoadWeights, A7_RefusesNaNAndInfinityNamingTheTensor) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    std::vector<float> values = counted(24);
+    values[13] = bad;
+    write(values, {rows, columns});
+    EXPECT_EQ(failure({.weight = "query", .tensor = "t"}), ErrorCode::invalid_checkpoint);
+  }
+}
+
+TEST_F(LoadWeights, A8_RefusesMissingTensorsAndMissingSources) {
+  write(counted(24), {rows, columns});
+  EXPECT_EQ(failure({.weight = "query", .tensor = "absent"}), ErrorCode::invalid_checkpoint);
+  EXPECT_EQ(failure({.weight = "other", .tensor = "t"}), ErrorCode::invalid_checkpoint);
+}
+
+TEST_F(LoadWeights, A11_AFileCutShortIsAnErrorNotASignal) {
+  write(counted(24), {rows, columns});
+  std::filesystem::resize_file(path_, 40);
+  EXPECT_EQ(failure({.weight = "query", .tensor = "t"}), ErrorCode::checkpoint_changed);
+}
+
+TEST(RandomWeights, DependOnSeedAndPositionNotOnThreads) {
+  const std::vector<WeightDeclaration> declared = {{.id = {Slot::query, 0}, .rows = 37, .columns = 29},
+                                                   {.id = {Slot::attention_norm, 0}, .rows = 1, .columns = 29}};
+  const auto values = [&](int threads, std::uint64_t seed) {
+    ResidentWeights weights(declared, DataType::f32);
+    ThreadTeam team(threads);
+    fill_random_weights(weights, seed, team);
+    const std::span<std::byte> bytes = weights.bytes({Slot::query, 0});
+    const auto* first = reinterpret_cast<const float*>(bytes.data());
+    EXPECT_EQ(*static_cast<const float*>(weights.data({Slot::attention_norm, 0})), 1.0F);
+    return std::vector<float>(first, first + 37 * 29);
+  };
+  EXPECT_EQ(values(1, 5), values(4, 5));
+  EXPECT_NE(values(1, 5), values(1, 6));
+  double square = 0.0;
+  for (const float value : values(1, 5)) square += value * value;
+  EXPECT_NEAR(std::sqrt(square / (37 * 29)), 0.02, 0.002);
+}
+
+}  // namespace
+}  // namespace lamella::testing

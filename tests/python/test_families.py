@@ -1,0 +1,103 @@
+"""Every family against Hugging Face transformers, on configurations and weights drawn afresh each run."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import lamella
+import numpy as np
+import pytest
+import torch
+from compare import Agreement, assert_greedy_equal, reference_greedy, reference_logits, relative_error
+from random_models import FAMILIES, draw
+
+DECODERS = [family for family in FAMILIES if family != "bert"]
+DRAWS = 4
+FP32_BOUND, BF16_BOUND = 1e-5, 2e-2
+GREEDY_TOKENS = 64
+
+
+def prompts(rng: random.Random, vocab: int, count: int, longest: int) -> list[list[int]]:
+    return [[rng.randrange(vocab) for _ in range(rng.randint(1, longest))] for _ in range(count)]
+
+
+@pytest.mark.parametrize("number", range(DRAWS))
+@pytest.mark.parametrize("family", DECODERS)
+def test_logits_and_greedy_tokens_equal_transformers(family: str, number: int, seed: int, tmp_path: Path) -> None:
+    model = draw(family, seed + number, tmp_path)
+    rng = random.Random(seed + number)
+    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), 40)
+    print(f"{family} seed {seed + number}: {len(batch)} sequences, {model.config.to_diff_dict()}")
+    with lamella.Engine(tmp_path, dtype="float32") as engine:
+        logits = engine.logits(batch)
+        worst, largest = 0.0, 0.0
+        for ours, prompt in zip(logits, batch, strict=True):
+            reference = reference_logits(model, prompt)
+            worst = max(worst, relative_error(ours, reference))
+            largest = max(largest, float(np.abs(ours - reference).max()))
+        print(f"fp32 relative error {worst:.2e}, largest {largest:.2e}")
+        assert worst <= FP32_BOUND
+
+        completions = engine.generate(batch, max_tokens=GREEDY_TOKENS, ignore_eos=True)
+        agreements: list[Agreement] = []
+        for completion, prompt in zip(completions, batch, strict=True):
+            assert completion.finish_reason == "length"
+            expected, rows = reference_greedy(model, prompt, GREEDY_TOKENS)
+            agreements.append(assert_greedy_equal(completion.token_ids, expected, rows, largest))
+        ties = [agreement.tie_at for agreement in agreements if agreement.tie_at is not None]
+        print(f"{len(batch)} x {GREEDY_TOKENS} greedy tokens equal; ties at {ties or 'no position'}")
+
+
+@pytest.mark.parametrize("number", range(DRAWS))
+@pytest.mark.parametrize("family", DECODERS)
+def test_bfloat16_logits_are_near_transformers_in_fp32(family: str, number: int, seed: int, tmp_path: Path) -> None:
+    model = draw(family, seed + number, tmp_path)
+    rng = random.Random(seed + number)
+    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), 40)
+    print(f"{family} seed {seed + number}: {model.config.to_diff_dict()}")
+    with lamella.Engine(tmp_path, dtype="bfloat16") as engine:
+        reference = np.concatenate([reference_logits(model, prompt) for prompt in batch])
+        error = relative_error(np.concatenate(engine.logits(batch)), reference)
+    print(f"bf16 relative error {error:.2e}")
+    assert error <= BF16_BOUND
+
+
+@pytest.mark.parametrize("number", range(DRAWS))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_bert_rows_and_pooler_equal_transformers(dtype: str, number: int, seed: int, tmp_path: Path) -> None:
+    model = draw("bert", seed + number, tmp_path)
+    rng = random.Random(seed + number)
+    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), 40)
+    bound = FP32_BOUND if dtype == "float32" else BF16_BOUND
+    with lamella.Engine(tmp_path, dtype=dtype) as engine:
+        rows = engine.encode(batch, pooling=None)
+        means, firsts = engine.encode(batch), engine.encode(batch, pooling="cls")
+        references, pooled = [], []
+        for prompt in batch:
+            with torch.no_grad():
+                result = getattr(model, "bert", model)(torch.tensor([prompt]))
+            references.append(result.last_hidden_state[0].float().numpy())
+            if getattr(result, "pooler_output", None) is not None:
+                pooled.append(result.pooler_output[0].float().numpy())
+        assert relative_error(np.concatenate(rows), np.concatenate(references)) <= bound
+        assert relative_error(means, np.stack([reference.mean(axis=0) for reference in references])) <= bound
+        assert relative_error(firsts, np.stack([reference[0] for reference in references])) <= bound
+        if pooled:
+            assert relative_error(engine.encode(batch, pooling="pooler"), np.stack(pooled)) <= bound
+        else:
+            with pytest.raises(lamella.CheckpointError, match="no pooler"):
+                engine.encode(batch, pooling="pooler")
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_the_fused_plan_gives_what_the_plain_plan_and_the_oracle_give(family: str, seed: int, tmp_path: Path) -> None:
+    model = draw(family, seed, tmp_path)
+    rng = random.Random(seed)
+    batch = prompts(rng, model.config.vocab_size, 5, 60)
+    results = {}
+    for name, options in {"fused": {}, "plain": {"deep_fusion": False}, "oracle": {"kernels": "reference"}}.items():
+        with lamella.Engine(tmp_path, dtype="float32", **options) as engine:
+            results[name] = np.concatenate(engine.logits(batch))
+    assert np.array_equal(results["fused"], results["plain"]), "in fp32 fusion changes no bit"
+    assert relative_error(results["fused"], results["oracle"]) <= FP32_BOUND
