@@ -27,7 +27,7 @@ template <typename Record, typename Value>
 Field(const char*, Value Record::*) -> Field<Record, Value>;
 
 /// Binds a struct as a Python record: a keyword-only constructor whose defaults are the struct's own, read-write
-/// attributes, and a repr of every field. An attribute that is a record is a reference into its owner; a list is a copy.
+/// attributes, a repr of every field. An attribute that is a record is a reference into its owner; a list is a copy.
 template <typename Record, typename... Values>
 nb::class_<Record> bind_record(nb::module_& m, const char* name, const char* doc, Field<Record, Values>... fields) {
   const Record defaults{};

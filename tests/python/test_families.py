@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from compare import Agreement, assert_greedy_equal, reference_greedy, reference_logits, relative_error
-from random_models import FAMILIES, draw
+from random_models import FAMILIES, ORDINARY, draw
 
 DECODERS = [family for family in FAMILIES if family != "bert"]
 DRAWS = 4
 FP32_BOUND, BF16_BOUND = 1e-5, 2e-2
 GREEDY_TOKENS = 64
+LONGEST_PROMPT = 32  # with 64 tokens it fills the shortest context that random_models draws
 
 
 def prompts(rng: random.Random, vocab: int, count: int, longest: int) -> list[list[int]]:
@@ -27,7 +28,7 @@ def prompts(rng: random.Random, vocab: int, count: int, longest: int) -> list[li
 def test_logits_and_greedy_tokens_equal_transformers(family: str, number: int, seed: int, tmp_path: Path) -> None:
     model = draw(family, seed + number, tmp_path)
     rng = random.Random(seed + number)
-    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), 40)
+    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), LONGEST_PROMPT)
     print(f"{family} seed {seed + number}: {len(batch)} sequences, {model.config.to_diff_dict()}")
     with lamella.Engine(tmp_path, dtype="float32") as engine:
         logits = engine.logits(batch)
@@ -52,11 +53,12 @@ def test_logits_and_greedy_tokens_equal_transformers(family: str, number: int, s
 @pytest.mark.parametrize("number", range(DRAWS))
 @pytest.mark.parametrize("family", DECODERS)
 def test_bfloat16_logits_are_near_transformers_in_fp32(family: str, number: int, seed: int, tmp_path: Path) -> None:
-    model = draw(family, seed + number, tmp_path)
+    model = draw(family, seed + number, tmp_path, dtype=torch.bfloat16, gain=ORDINARY).float()
     rng = random.Random(seed + number)
-    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), 40)
+    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), LONGEST_PROMPT)
     print(f"{family} seed {seed + number}: {model.config.to_diff_dict()}")
-    with lamella.Engine(tmp_path, dtype="bfloat16") as engine:
+    with lamella.Engine(tmp_path) as engine:
+        assert engine.core.config.dtype == lamella._core.DataType.bfloat16, "auto keeps what the checkpoint stores"
         reference = np.concatenate([reference_logits(model, prompt) for prompt in batch])
         error = relative_error(np.concatenate(engine.logits(batch)), reference)
     print(f"bf16 relative error {error:.2e}")
@@ -66,7 +68,10 @@ def test_bfloat16_logits_are_near_transformers_in_fp32(family: str, number: int,
 @pytest.mark.parametrize("number", range(DRAWS))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bert_rows_and_pooler_equal_transformers(dtype: str, number: int, seed: int, tmp_path: Path) -> None:
-    model = draw("bert", seed + number, tmp_path)
+    if dtype == "float32":
+        model = draw("bert", seed + number, tmp_path)
+    else:
+        model = draw("bert", seed + number, tmp_path, dtype=torch.bfloat16, gain=ORDINARY).float()
     rng = random.Random(seed + number)
     batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), 40)
     bound = FP32_BOUND if dtype == "float32" else BF16_BOUND

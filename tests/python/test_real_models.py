@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from compare import assert_greedy_equal, reference_greedy, reference_logits
+from compare import assert_greedy_equal, reference_greedy, reference_logits, relative_error
 
 PROMPTS = (
     "The capital of France is",
@@ -25,6 +25,7 @@ PROMPTS = (
 )
 TOKENS = 100
 BOUND = 1e-4
+FP32_BOUND = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,16 @@ def smollm2(smollm2_path: Path) -> transformers.PreTrainedModel:
 def test_smollm2_logits_and_greedy_text_equal_transformers(smollm2: transformers.PreTrainedModel, smollm2_path: Path) -> None:
     with lamella.Engine(smollm2_path, dtype="float32", max_model_len=512) as engine:
         ids = [engine.encode_prompt(prompt) for prompt in PROMPTS]
-        largest = 0.0
+        worst, largest = 0.0, 0.0
         for prompt, logits in zip(ids, engine.logits(ids), strict=True):
-            largest = max(largest, float(np.abs(logits - reference_logits(smollm2, prompt)).max()))
-        print(f"largest logit error over {len(ids)} prompts: {largest:.2e}")
-        assert largest <= BOUND
+            reference = reference_logits(smollm2, prompt)
+            worst = max(worst, relative_error(logits, reference))
+            largest = max(largest, float(np.abs(logits - reference).max()))
+        # transformers' own fp32 logits, up to 36 large, are up to 1.0e-4 away from its fp64 ones, so the largest difference
+        # cannot be held to less; the relative error can.
+        print(f"logit error over {len(ids)} prompts: relative {worst:.2e}, largest {largest:.2e}")
+        assert worst <= FP32_BOUND
+        assert largest <= 3 * BOUND
 
         completions = engine.generate(list(PROMPTS), max_tokens=TOKENS, temperature=0, ignore_eos=True)
         ties = []

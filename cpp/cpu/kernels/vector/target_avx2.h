@@ -9,6 +9,7 @@ namespace {
 using F32 = float __attribute__((vector_size(32)));
 
 constexpr const char* set_name = "avx2";
+constexpr int tile_outputs = 4;  // rows of weights and tokens that share a register tile
 constexpr int tile_tokens = 2;    // 4 outputs x 2 tokens: 8 sums, 4 weights and 1 activation in 16 registers
 constexpr int value_vectors = 2;  // attention: 4 queries x 2 vectors of a head
 constexpr int peak_chains = 12;

@@ -9,6 +9,7 @@ namespace {
 using F32 = float __attribute__((vector_size(64)));
 
 constexpr const char* set_name = "avx512";
+constexpr int tile_outputs = 4;  // rows of weights and tokens that share a register tile
 constexpr int tile_tokens = 4;    // 4 outputs x 4 tokens: 16 sums, 8 weights and 1 activation in 32 registers
 constexpr int value_vectors = 4;  // attention: 4 queries x 4 vectors of a head
 constexpr int peak_chains = 24;

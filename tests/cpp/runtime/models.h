@@ -1,0 +1,63 @@
+// Small models with random weights, ready to run.
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <random>
+
+#include "cpu/cpu_device.h"
+#include "memory/resident_weights.h"
+#include "runtime/engine.h"
+#include "specs.h"
+#include "store/load_weights.h"
+
+namespace lamella::testing {
+
+/// Weights lively enough that logits differ from token to token: normal, deviation 1 / sqrt(inputs); norms around 1.
+inline void fill_lively(ResidentWeights& weights, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  for (const WeightDeclaration& weight : weights.declarations()) {
+    const bool vector = is_vector(weight.id.slot);
+    const float scale = vector ? 0.3F : 1.0F / std::sqrt(static_cast<float>(weight.columns));
+    const std::span<std::byte> bytes = weights.bytes(weight.id);
+    for (std::int64_t i = 0; i < weight.rows * weight.columns; ++i) {
+      const float value = (vector ? 1.0F : 0.0F) + scale * normal(random);
+      if (weights.type_of(weight) == DataType::f32) {
+        reinterpret_cast<float*>(bytes.data())[i] = value;
+      } else {
+        reinterpret_cast<std::uint16_t*>(bytes.data())[i] = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
+      }
+    }
+  }
+}
+
+struct EngineChoice {
+  EngineConfig config = {.max_num_seqs = 4, .max_num_batched_tokens = 32};
+  int threads = 2;
+  std::optional<cpu::KernelSet> kernels;
+  unsigned seed = 1;
+};
+
+inline std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineChoice& choice = {}) {
+  return std::make_unique<Engine>(spec, choice.config,
+                                  std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = choice.threads, .kernels = choice.kernels}),
+                                  [&](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, choice.seed); });
+}
+
+inline std::vector<std::int32_t> random_tokens(std::mt19937& random, std::int64_t vocabulary, std::size_t count) {
+  std::vector<std::int32_t> tokens(count);
+  for (std::int32_t& token : tokens) token = static_cast<std::int32_t>(random() % static_cast<unsigned>(vocabulary));
+  return tokens;
+}
+
+inline double relative_error(std::span<const float> out, std::span<const float> reference) {
+  double difference = 0.0, norm = 0.0;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    difference += (double{out[i]} - reference[i]) * (double{out[i]} - reference[i]);
+    norm += double{reference[i]} * reference[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+}  // namespace lamella::testing

@@ -1,0 +1,199 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "models.h"
+
+namespace lamella::testing {
+namespace {
+
+/// Steps until the request is over; its generated tokens.
+std::vector<std::int32_t> finish(Engine& engine, RequestId id) {
+  std::vector<std::int32_t> tokens;
+  for (;;) {
+    engine.step();
+    const Progress progress = engine.poll(id);
+    tokens.insert(tokens.end(), progress.new_tokens.begin(), progress.new_tokens.end());
+    if (progress.reason != FinishReason::running) return tokens;
+  }
+}
+
+void expect_balanced(const Engine& engine) {
+  const EngineStats stats = engine.stats();
+  EXPECT_EQ(stats.received, stats.running + stats.finished + stats.cancelled + stats.rejected + stats.failed);
+}
+
+ErrorCode refusal(Engine& engine, const Request& request) {
+  try {
+    static_cast<void>(engine.submit(request));
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ErrorCode::internal;
+}
+
+TEST(Engine, GreedyTokensAreTheArgmaxOfItsLogits) {
+  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  std::vector<std::int32_t> sequence = {5, 17, 99};
+  const std::vector<std::int32_t> generated = finish(*engine, engine->submit({.prompt = sequence, .sampling = {.max_tokens = 20}}));
+  ASSERT_EQ(generated.size(), 20U);
+  for (const std::int32_t token : generated) {
+    const std::vector<float> logits = engine->logits(sequence);
+    const auto last = logits.end() - engine->spec().vocab;
+    EXPECT_EQ(std::max_element(last, logits.end()) - last, token);
+    sequence.push_back(token);
+  }
+  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+}
+
+TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(::testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (const ModelSpec& spec : {llama_like(), gpt2_like(), neox_like()}) {
+    std::vector<Request> requests;
+    for (int i = 0; i < 9; ++i) {
+      const std::size_t length = 1 + random() % 40;
+      requests.push_back({.prompt = random_tokens(random, spec.vocab, length),
+                          .sampling = {.max_tokens = 1 + static_cast<std::int64_t>(random() % 20), .temperature = i % 2 == 0 ? 0.0 : 0.8, .seed = seed + i}});
+    }
+    std::vector<std::vector<std::int32_t>> alone;
+    {
+      const std::unique_ptr<Engine> engine = make_engine(spec, {.threads = 1});
+      for (const Request& request : requests) alone.push_back(finish(*engine, engine->submit(request)));
+    }
+    for (const std::int64_t chunk : {4, 11, 64}) {
+      const std::unique_ptr<Engine> engine =
+          make_engine(spec, {.config = {.max_num_seqs = 4, .max_num_batched_tokens = chunk}, .threads = 3});
+      std::vector<RequestId> ids;
+      for (const Request& request : requests) ids.push_back(engine->submit(request));
+      for (std::size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(finish(*engine, ids[i]), alone[i]) << spec.family << " chunk " << chunk << " request " << i;
+      expect_balanced(*engine);
+      EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+    }
+  }
+}
+
+TEST(Engine, StopTokensEndARequestAndAreNotReturned) {
+  const std::unique_ptr<Engine> engine = make_engine(gpt2_like());
+  const std::vector<std::int32_t> all = finish(*engine, engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10}}));
+  const RequestId id = engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10, .stop_token_ids = {all[4]}}});
+  std::vector<std::int32_t> expected(all.begin(), std::find(all.begin(), all.end(), all[4]));
+  EXPECT_EQ(finish(*engine, id), expected);
+}
+
+TEST(Engine, F1_F2_F3_RefusesBadRequestsAndCountsThem) {
+  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  EXPECT_EQ(refusal(*engine, {.prompt = {}}), ErrorCode::invalid_argument);
+  EXPECT_EQ(refusal(*engine, {.prompt = {-1}, .sampling = {.max_tokens = 1}}), ErrorCode::invalid_argument);
+  EXPECT_EQ(refusal(*engine, {.prompt = {101}, .sampling = {.max_tokens = 1}}), ErrorCode::invalid_argument);
+  EXPECT_EQ(refusal(*engine, {.prompt = std::vector<std::int32_t>(129, 1), .sampling = {.max_tokens = 1}}), ErrorCode::context_too_long);
+  EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 128}}), ErrorCode::context_too_long);
+  EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 1, .top_p = 0.0}}), ErrorCode::invalid_argument);
+  EXPECT_EQ(engine->stats().rejected, 6);
+  expect_balanced(*engine);
+}
+
+TEST(Engine, F7_CancelFreesBlocksAtOnce) {
+  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  const RequestId running = engine->submit({.prompt = {1, 2}, .sampling = {.max_tokens = 50}});
+  const RequestId other = engine->submit({.prompt = {3}, .sampling = {.max_tokens = 3}});
+  engine->step();
+  engine->cancel(running);
+  EXPECT_EQ(engine->poll(running).reason, FinishReason::cancelled);
+  EXPECT_EQ(finish(*engine, other).size(), 3U);
+  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+  EXPECT_EQ(engine->stats().cancelled, 1);
+  expect_balanced(*engine);
+  EXPECT_NO_THROW(engine->cancel(running));
+}
+
+TEST(Engine, NaNFailsOneRequestOnlyAndLeavesNothingBehind) {
+  // Token 7's embedding overflows: whoever says it gets NaN, nobody else does.
+  ModelSpec spec = gpt2_like();
+  const auto poison = [](ResidentWeights& weights, ThreadTeam&) {
+    fill_lively(weights, 1);
+    auto* table = reinterpret_cast<float*>(weights.bytes({Slot::token_embedding, -1}).data());
+    for (int i = 0; i < 30; ++i) table[7 * 30 + i] = i % 2 == 0 ? 3e38F : -3e38F;
+  };
+  // A head of its own, so that the poisoned row is no logit.
+  spec.head.tied = false;
+  Engine engine(spec, {.max_num_seqs = 4, .max_num_batched_tokens = 32}, std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 2}), poison);
+  const Request good{.prompt = {1, 2, 3}, .sampling = {.max_tokens = 8}};
+  const RequestId first = engine.submit(good);
+  const RequestId bad = engine.submit({.prompt = {4, 7, 5}, .sampling = {.max_tokens = 8}});
+  const std::vector<std::int32_t> expected = finish(engine, first);
+  Progress progress = engine.poll(bad);
+  EXPECT_EQ(progress.reason, FinishReason::error);
+  ASSERT_TRUE(progress.error.has_value());
+  EXPECT_EQ(progress.error->code(), ErrorCode::numeric);
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(finish(engine, engine.submit(good)), expected);
+  expect_balanced(engine);
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+}
+
+TEST(Engine, ManyThreadsServeOneAnother) {
+  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  const Request request{.prompt = {9, 8, 7}, .sampling = {.max_tokens = 12}};
+  const std::vector<std::int32_t> expected = finish(*engine, engine->submit(request));
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> clients;
+  for (int c = 0; c < 4; ++c)
+    clients.emplace_back([&, c] {
+      for (int i = 0; i < 5; ++i) {
+        const RequestId id = engine->submit(request);
+        if (c == 3 && i % 2 == 0) {
+          engine->step();
+          engine->cancel(id);
+          while (engine->poll(id).reason == FinishReason::running) engine->step();
+          continue;
+        }
+        if (finish(*engine, id) != expected) ++wrong;
+        static_cast<void>(engine->stats());
+      }
+    });
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(wrong.load(), 0);
+  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+  expect_balanced(*engine);
+}
+
+TEST(Engine, EncodesBatchesAsAlone) {
+  const std::unique_ptr<Engine> engine = make_engine(bert_like());
+  std::mt19937 random(11);
+  std::vector<std::vector<std::int32_t>> inputs;
+  for (int i = 0; i < 13; ++i) inputs.push_back(random_tokens(random, 67, 1 + random() % 60));
+  for (const Pooling pooling : {Pooling::none, Pooling::mean, Pooling::cls, Pooling::pooler}) {
+    const std::vector<std::vector<float>> together = engine->encode(inputs, pooling);
+    for (std::size_t i = 0; i < inputs.size(); ++i) EXPECT_EQ(engine->encode({inputs[i]}, pooling).front(), together[i]) << i;
+  }
+  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+}
+
+TEST(Engine, ExplainsItsPlanWithMeasuredTimes) {
+  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  const std::vector<ExplainRow> rows = engine->explain(StepShape::uniform(2, 1, 20));
+  ASSERT_EQ(rows.size(), engine->plan().ops.size());
+  for (const ExplainRow& row : rows) {
+    EXPECT_TRUE(row.measured_s.has_value());
+    EXPECT_GE(row.roofline_s, 0.0);
+    EXPECT_FALSE(row.kernel.empty());
+  }
+  EXPECT_THROW(static_cast<void>(engine->explain(StepShape::uniform(5, 1, 20))), Error);
+}
+
+TEST(Engine, D1_RefusesBeforeWeightsAreTouched) {
+  bool filled = false;
+  try {
+    Engine engine(llama_like(), {.memory_budget = 1000}, std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 1}),
+                  [&](ResidentWeights&, ThreadTeam&) { filled = true; });
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
+  }
+  EXPECT_FALSE(filled);
+}
+
+}  // namespace
+}  // namespace lamella::testing

@@ -1,0 +1,124 @@
+// Plans run: each Deep-Fusion region against the ops that it replaces, and all of them against the oracle, which is the plain
+// plan on the reference kernels.
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "models.h"
+#include "plan/passes/deep_fusion.h"
+#include "plan/plans.h"
+#include "plan/verify.h"
+
+namespace lamella::testing {
+namespace {
+
+/// Runs one ragged step of three sequences twice (the second step continues them) and returns the outputs of both.
+std::vector<float> run(const Plan& plan, const ResidentWeights& weights, cpu::KernelSet kernels, int threads = 2) {
+  ThreadTeam team(threads);
+  KvMemory kv(plan, "test");
+  cpu::CpuExecutor executor(plan, weights, kv, team, kernels);
+  std::vector<float> outputs;
+  const std::array<std::int32_t, 3> lengths = {7, 1, 12};
+  const bool encoder = plan.find("logits") == nullptr;
+  for (int part = 0; part < (encoder ? 1 : 2); ++part) {
+    const std::int64_t tokens = part == 0 ? 20 : 3;
+    StepInput step(tokens, 3, 3, 2);
+    std::int32_t token = 0;
+    for (std::int32_t s = 0; s < 3; ++s) {
+      const std::int32_t count = part == 0 ? lengths[static_cast<std::size_t>(s)] : 1;
+      step.sequences()[2 * static_cast<std::size_t>(s)] = token;
+      step.sequences()[2 * static_cast<std::size_t>(s) + 1] = count;
+      // Block 11 - 2 s and 10 - 2 s: tables that are not in order.
+      step.block_tables()[2 * static_cast<std::size_t>(s)] = 11 - 2 * s;
+      step.block_tables()[2 * static_cast<std::size_t>(s) + 1] = 10 - 2 * s;
+      for (std::int32_t i = 0; i < count; ++i, ++token) {
+        const auto at = static_cast<std::size_t>(token);
+        step.token_ids()[at] = (token * 7 + part * 3) % 60;
+        step.positions()[at] = part == 0 ? i : lengths[static_cast<std::size_t>(s)];
+        step.rope_lengths()[at] = part == 0 ? count : lengths[static_cast<std::size_t>(s)] + 1;
+      }
+      step.row_indices()[static_cast<std::size_t>(s)] = token - 1;
+    }
+    const std::span<const float> output = executor.run(step);
+    outputs.insert(outputs.end(), output.begin(), output.end());
+  }
+  return outputs;
+}
+
+struct Case {
+  ModelSpec spec;
+  PlanOutput output;
+};
+
+std::vector<Case> cases() {
+  return {{llama_like(3), PlanOutput::logits}, {gpt2_like(3), PlanOutput::logits}, {neox_like(3), PlanOutput::logits},
+          {bert_like(3), PlanOutput::hidden},  {bert_like(3), PlanOutput::mean},   {bert_like(3), PlanOutput::pooler}};
+}
+
+TEST(Executor, EachRegionGivesTheBitsOfTheOpsThatItReplaces) {
+  const cpu::KernelSet best = cpu::available_kernel_sets().back();
+  for (const Case& each : cases()) {
+    const Plan plain = plan_of(each.spec, each.output);
+    ResidentWeights weights(plain.weights, DataType::f32);
+    fill_lively(weights, 3);
+    const std::vector<float> expected = run(plain, weights, best);
+    for (const Region region : fusable_regions) {
+      const std::array only = {region};
+      const Plan fused = deep_fusion(plain, only);
+      ASSERT_LT(fused.ops.size(), plain.ops.size());
+      EXPECT_EQ(run(fused, weights, best), expected) << each.spec.family << " " << to_string(region);
+    }
+    EXPECT_EQ(run(deep_fusion(plain), weights, best), expected) << each.spec.family;
+  }
+}
+
+TEST(Executor, EverySetAgreesWithTheOracle) {
+  for (const Case& each : cases()) {
+    const Plan plain = plan_of(each.spec, each.output);
+    ResidentWeights weights(plain.weights, DataType::f32);
+    fill_lively(weights, 4);
+    const std::vector<float> oracle = run(plain, weights, cpu::KernelSet::reference);
+    for (const cpu::KernelSet set : cpu::available_kernel_sets()) {
+      if (set == cpu::KernelSet::reference) continue;
+      EXPECT_LT(relative_error(run(deep_fusion(plain), weights, set), oracle), 1e-5) << each.spec.family << " " << to_string(set);
+    }
+  }
+}
+
+TEST(Executor, ThreadsChangeNoBit) {
+  const Plan plan = deep_fusion(plan_of(llama_like(3)));
+  ResidentWeights weights(plan.weights, DataType::f32);
+  fill_lively(weights, 5);
+  const cpu::KernelSet best = cpu::available_kernel_sets().back();
+  const std::vector<float> one = run(plan, weights, best, 1);
+  for (const int threads : {2, 3, 4, 7}) EXPECT_EQ(run(plan, weights, best, threads), one) << threads;
+}
+
+TEST(Executor, RefusesAStepBeyondThePlansBounds) {
+  const Plan plan = plan_of(llama_like(1));
+  ResidentWeights weights(plan.weights, DataType::f32);
+  ThreadTeam team(1);
+  KvMemory kv(plan, "test");
+  cpu::CpuExecutor executor(plan, weights, kv, team, cpu::KernelSet::reference);
+  EXPECT_THROW(static_cast<void>(executor.run(StepInput(25, 1, 1, 1))), Error);
+  EXPECT_THROW(static_cast<void>(executor.run(StepInput(1, 5, 1, 1))), Error);
+}
+
+TEST(Executor, TimesEveryOp) {
+  const Plan plan = deep_fusion(plan_of(llama_like(2)));
+  ResidentWeights weights(plan.weights, DataType::f32);
+  fill_lively(weights, 6);
+  ThreadTeam team(2);
+  KvMemory kv(plan, "test");
+  cpu::CpuExecutor executor(plan, weights, kv, team, cpu::available_kernel_sets().back());
+  StepInput step(1, 1, 1, 1);
+  step.sequences()[1] = 1;
+  step.rope_lengths()[0] = 1;
+  const std::vector<double> seconds = executor.run_timed(step);
+  ASSERT_EQ(seconds.size(), plan.ops.size());
+  for (const double each : seconds) EXPECT_GE(each, 0.0);
+  EXPECT_NE(executor.kernel_name(2).find("/norm_qkv"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lamella::testing
