@@ -21,14 +21,17 @@ template <typename... Parts>
 
 /// At most 256 bytes of untrusted text for an error message, control and non-ASCII bytes escaped as \xNN.
 [[nodiscard]] std::string quoted(std::string_view text);
-/// For std::string arguments, where argument-dependent lookup would otherwise prefer std::quoted, which neither escapes nor cuts.
+/// For std::string arguments, where argument-dependent lookup would otherwise prefer std::quoted, which neither escapes
+/// nor cuts.
 [[nodiscard]] inline std::string quoted(const std::string& text) { return quoted(std::string_view(text)); }
 [[nodiscard]] inline std::string quoted(const char* text) { return quoted(std::string_view(text)); }
 
-/// Throws Error(internal) when `holds` is false. For invariants of ours, in every build; `parts` are the values involved.
+/// Throws Error(internal) when `holds` is false. For invariants of ours, in every build; `parts` are the values
+/// involved.
 template <typename... Parts>
 void check(bool holds, const Parts&... parts) {
-  if (!holds) [[unlikely]] throw Error(ErrorCode::internal, concat("broken invariant: ", parts...));
+  if (!holds) [[unlikely]]
+    throw Error(ErrorCode::internal, concat("broken invariant: ", parts...));
 }
 
 /// Thrown arithmetic for sizes that come from files: `what` names the quantity in the error (invalid_checkpoint).

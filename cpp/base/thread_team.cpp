@@ -3,8 +3,8 @@
 namespace lamella {
 namespace {
 
-/// About 20 to 40 microseconds of polling on today's processors: longer than the uneven ends of an op, far shorter than a
-/// scheduler's time slice.
+/// About 20 to 40 microseconds of polling on today's processors: longer than the uneven ends of an op, far shorter than
+/// a scheduler's time slice.
 constexpr int spins_before_sleep = 1000;
 
 void relax() noexcept {

@@ -12,8 +12,8 @@
 
 namespace lamella {
 
-/// Meets all members of a team again and again. Spins briefly, since ops are short, then sleeps, so that a team with more
-/// threads than cores still moves on.
+/// Meets all members of a team again and again. Spins briefly, since ops are short, then sleeps, so that a team with
+/// more threads than cores still moves on.
 class Barrier {
  public:
   explicit Barrier(int members) : members_(members) {}
@@ -35,8 +35,8 @@ class ThreadTeam {
 
   [[nodiscard]] int size() const noexcept { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls body(index) once on every member and returns when all have ended. The first exception of any member is rethrown. A body
-  /// that calls barrier() must call it equally often on every member, also when it fails.
+  /// Calls body(index) once on every member and returns when all have ended. The first exception of any member is
+  /// rethrown. A body that calls barrier() must call it equally often on every member, also when it fails.
   void run(const std::function<void(int)>& body);
   void barrier() { barrier_.wait(); }
 

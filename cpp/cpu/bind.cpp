@@ -25,14 +25,24 @@ class Binder {
       case OpKind::norm: return norm();
       case OpKind::linear: return linear();
       case OpKind::add_bias:
-        return with(kernels_.add_bias, AddBiasArgs{.x = in(0), .bias = only_vector(), .y = out(0), .f32 = is_f32(0), .tokens = 0,
-                                                   .width = out_width()});
+        return with(
+            kernels_.add_bias,
+            AddBiasArgs{
+                .x = in(0), .bias = only_vector(), .y = out(0), .f32 = is_f32(0), .tokens = 0, .width = out_width()});
       case OpKind::rope_table:
-        return with(&rope_table, RopeTableArgs{.positions = ints(0), .rope_lengths = ints(1), .rope = &*a_.rope,
-                                               .angles = reinterpret_cast<float*>(out(0)), .tokens = 0});
+        return with(&rope_table, RopeTableArgs{.positions = ints(0),
+                                               .rope_lengths = ints(1),
+                                               .rope = &*a_.rope,
+                                               .angles = reinterpret_cast<float*>(out(0)),
+                                               .tokens = 0});
       case OpKind::rope:
-        return with(kernels_.rope, RopeArgs{.x = in(0), .angles = floats(1), .y = out(0), .tokens = 0, .heads = a_.heads,
-                                            .head_dim = a_.head_dim, .rotary_dim = a_.rope->rotary_dim});
+        return with(kernels_.rope, RopeArgs{.x = in(0),
+                                            .angles = floats(1),
+                                            .y = out(0),
+                                            .tokens = 0,
+                                            .heads = a_.heads,
+                                            .head_dim = a_.head_dim,
+                                            .rotary_dim = a_.rope->rotary_dim});
       case OpKind::kv_write:
         return with(kernels_.kv_write, KvWriteArgs{.key = in(0), .value = in(1), .kv = kv(2, out(0)), .tokens = 0});
       case OpKind::split_heads: return with(kernels_.split_heads, heads_layout());
@@ -41,78 +51,137 @@ class Binder {
       case OpKind::layout_attention: return with(kernels_.layout_attention, attention());
       case OpKind::activate:
       case OpKind::activate_gated:
-        return with(kernels_.activate,
-                    ActivateArgs{.x = in(0), .up = op_.kind == OpKind::activate_gated ? in(1) : nullptr, .y = out(0),
-                                 .activation = a_.activation, .f32 = is_f32(0), .tokens = 0, .width = out_width()});
+        return with(kernels_.activate, ActivateArgs{.x = in(0),
+                                                    .up = op_.kind == OpKind::activate_gated ? in(1) : nullptr,
+                                                    .y = out(0),
+                                                    .activation = a_.activation,
+                                                    .f32 = is_f32(0),
+                                                    .tokens = 0,
+                                                    .width = out_width()});
       case OpKind::residual:
-        return with(kernels_.residual, ResidualArgs{.a = in(0), .b = in(1), .y = out(0), .tokens = 0, .width = out_width()});
+        return with(kernels_.residual,
+                    ResidualArgs{.a = in(0), .b = in(1), .y = out(0), .tokens = 0, .width = out_width()});
       case OpKind::gather_rows:
-        return with(kernels_.gather_rows,
-                    GatherRowsArgs{.x = in(0), .rows = ints(1), .y = out(0), .y_f32 = is_f32(0), .row_count = 0, .width = out_width()});
+        return with(
+            kernels_.gather_rows,
+            GatherRowsArgs{
+                .x = in(0), .rows = ints(1), .y = out(0), .y_f32 = is_f32(0), .row_count = 0, .width = out_width()});
       case OpKind::mean_pool:
-        return with(kernels_.mean_pool,
-                    MeanPoolArgs{.x = in(0), .sequences = reinterpret_cast<const SequenceSpan*>(in(1)),
-                                 .y = reinterpret_cast<float*>(out(0)), .sequence_count = 0, .width = out_width()});
+        return with(kernels_.mean_pool, MeanPoolArgs{.x = in(0),
+                                                     .sequences = reinterpret_cast<const SequenceSpan*>(in(1)),
+                                                     .y = reinterpret_cast<float*>(out(0)),
+                                                     .sequence_count = 0,
+                                                     .width = out_width()});
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::norm_mlp_up: return norm_mlp_up();
       case OpKind::output_residual:
-        return with(kernels_.output_residual,
-                    OutputResidualArgs{.x = in(0), .output = projection(plan_.matrix(op_).id.slot), .residual = in(1), .y = out(0),
-                                       .tokens = 0, .inputs = plan_.matrix(op_).columns, .outputs = plan_.matrix(op_).rows});
+        return with(kernels_.output_residual, OutputResidualArgs{.x = in(0),
+                                                                 .output = projection(plan_.matrix(op_).id.slot),
+                                                                 .residual = in(1),
+                                                                 .y = out(0),
+                                                                 .tokens = 0,
+                                                                 .inputs = plan_.matrix(op_).columns,
+                                                                 .outputs = plan_.matrix(op_).rows});
     }
     throw Error(ErrorCode::internal, concat("no CPU binding for ", to_string(op_.kind)));
   }
 
   template <typename Arguments>
   AnyCall with(void (*kernel)(const Arguments&, const Worker&), Arguments arguments) const {
-    check(kernel != nullptr, "the kernel set ", kernels_.name, " has no ", to_string(op_.kind), " for ", to_string(kernels_.dtype));
+    check(kernel != nullptr, "the kernel set ", kernels_.name, " has no ", to_string(op_.kind), " for ",
+          to_string(kernels_.dtype));
     return KernelCall<Arguments>{kernel, arguments};
   }
 
   AnyCall embed() const {
-    return with(kernels_.embed,
-                EmbedArgs{.token_ids = ints(0), .positions = ints(1), .token_types = ints(2), .token_table = matrix(Slot::token_embedding),
-                          .position_table = matrix(Slot::position_embedding), .type_table = matrix(Slot::type_embedding), .y = out(0),
-                          .tokens = 0, .width = out_width(), .position_offset = a_.position_offset});
+    return with(kernels_.embed, EmbedArgs{.token_ids = ints(0),
+                                          .positions = ints(1),
+                                          .token_types = ints(2),
+                                          .token_table = matrix(Slot::token_embedding),
+                                          .position_table = matrix(Slot::position_embedding),
+                                          .type_table = matrix(Slot::type_embedding),
+                                          .y = out(0),
+                                          .tokens = 0,
+                                          .width = out_width(),
+                                          .position_offset = a_.position_offset});
   }
   AnyCall norm() const {
     const Slot slot = plan_.weight(op_.weights.front()).id.slot;
-    return with(kernels_.norm, NormArgs{.x = in(0), .y = out(0), .weight = vector(slot), .bias = vector(following(slot)),
-                                        .kind = a_.norm.kind, .eps = a_.norm.eps, .tokens = 0, .width = out_width()});
+    return with(kernels_.norm, NormArgs{.x = in(0),
+                                        .y = out(0),
+                                        .weight = vector(slot),
+                                        .bias = vector(following(slot)),
+                                        .kind = a_.norm.kind,
+                                        .eps = a_.norm.eps,
+                                        .tokens = 0,
+                                        .width = out_width()});
   }
   AnyCall linear() const {
     const WeightDeclaration& weight = plan_.matrix(op_);
-    return with(kernels_.linear, LinearArgs{.x = in(0), .weight = places_.weight(weight.id), .y = out(0), .y_f32 = is_f32(0),
-                                            .tokens = 0, .inputs = weight.columns, .outputs = weight.rows});
+    return with(kernels_.linear, LinearArgs{.x = in(0),
+                                            .weight = places_.weight(weight.id),
+                                            .y = out(0),
+                                            .y_f32 = is_f32(0),
+                                            .tokens = 0,
+                                            .inputs = weight.columns,
+                                            .outputs = weight.rows});
   }
   HeadsLayoutArgs heads_layout() const {
     return {.x = in(0), .y = out(0), .tokens = 0, .heads = a_.heads, .head_dim = a_.head_dim};
   }
   AttentionArgs attention() const {
-    return {.query = in(0), .y = out(0), .kv = kv(1, buffer(op_.inputs[4])), .scale = a_.scale, .causal = a_.causal, .tokens = 0,
+    return {.query = in(0),
+            .y = out(0),
+            .kv = kv(1, buffer(op_.inputs[4])),
+            .scale = a_.scale,
+            .causal = a_.causal,
+            .tokens = 0,
             .heads = a_.heads};
   }
   AnyCall norm_qkv() const {
     const auto [weight, bias] = region_norm();
-    return with(kernels_.norm_qkv,
-                NormQkvArgs{.x = in(0), .norm = a_.norm.kind, .norm_weight = weight, .norm_bias = bias, .eps = a_.norm.eps,
-                            .query = projection(Slot::query), .key = projection(Slot::key), .value = projection(Slot::value),
-                            .angles = a_.rope ? floats(4) : nullptr, .rotary_dim = a_.rope ? a_.rope->rotary_dim : 0, .q = out(0),
-                            .kv = kv(1, out(1)), .tokens = 0, .width = in_width(), .heads = a_.heads});
+    return with(kernels_.norm_qkv, NormQkvArgs{.x = in(0),
+                                               .norm = a_.norm.kind,
+                                               .norm_weight = weight,
+                                               .norm_bias = bias,
+                                               .eps = a_.norm.eps,
+                                               .query = projection(Slot::query),
+                                               .key = projection(Slot::key),
+                                               .value = projection(Slot::value),
+                                               .angles = a_.rope ? floats(4) : nullptr,
+                                               .rotary_dim = a_.rope ? a_.rope->rotary_dim : 0,
+                                               .q = out(0),
+                                               .kv = kv(1, out(1)),
+                                               .tokens = 0,
+                                               .width = in_width(),
+                                               .heads = a_.heads});
   }
   AnyCall norm_mlp_up() const {
     const auto [weight, bias] = region_norm();
-    return with(kernels_.norm_mlp_up,
-                NormMlpUpArgs{.x = in(0), .norm = a_.norm.kind, .norm_weight = weight, .norm_bias = bias, .eps = a_.norm.eps,
-                              .gate = projection(Slot::mlp_gate), .up = projection(Slot::mlp_up), .activation = a_.activation,
-                              .y = out(0), .tokens = 0, .width = in_width(), .outputs = out_width()});
+    return with(kernels_.norm_mlp_up, NormMlpUpArgs{.x = in(0),
+                                                    .norm = a_.norm.kind,
+                                                    .norm_weight = weight,
+                                                    .norm_bias = bias,
+                                                    .eps = a_.norm.eps,
+                                                    .gate = projection(Slot::mlp_gate),
+                                                    .up = projection(Slot::mlp_up),
+                                                    .activation = a_.activation,
+                                                    .y = out(0),
+                                                    .tokens = 0,
+                                                    .width = in_width(),
+                                                    .outputs = out_width()});
   }
 
   /// positions, sequences and block tables stand at inputs `first`...
   KvLayout kv(std::size_t first, std::byte* cache) const {
-    return {.cache = cache, .block_tables = ints(first + 2), .blocks_per_sequence = 0,
-            .sequences = reinterpret_cast<const SequenceSpan*>(in(first + 1)), .sequence_count = 0, .positions = ints(first),
-            .kv_heads = a_.kv_heads, .head_dim = a_.head_dim};
+    return {.cache = cache,
+            .block_tables = ints(first + 2),
+            .blocks_per_sequence = 0,
+            .sequences = reinterpret_cast<const SequenceSpan*>(in(first + 1)),
+            .sequence_count = 0,
+            .positions = ints(first),
+            .kv_heads = a_.kv_heads,
+            .head_dim = a_.head_dim};
   }
   std::pair<const float*, const float*> region_norm() const {
     const Slot slot = plan_.weight(op_, Slot::attention_norm) != nullptr ? Slot::attention_norm : Slot::mlp_norm;
@@ -127,7 +196,9 @@ class Binder {
     return weight == nullptr ? nullptr : places_.weight(weight->id);
   }
   const float* vector(Slot slot) const { return is_vector(slot) ? static_cast<const float*>(matrix(slot)) : nullptr; }
-  const float* only_vector() const { return static_cast<const float*>(places_.weight(plan_.weight(op_.weights.at(0)).id)); }
+  const float* only_vector() const {
+    return static_cast<const float*>(places_.weight(plan_.weight(op_.weights.at(0)).id));
+  }
 
   std::byte* buffer(BufferId id) const { return places_.buffer(id); }
   std::byte* in(std::size_t i) const { return buffer(op_.inputs.at(i)); }

@@ -1,4 +1,5 @@
-// From an op of a plan to a kernel call: which kernel, with which pointers. Pointers are fixed once; sizes follow each step.
+// From an op of a plan to a kernel call: which kernel, with which pointers. Pointers are fixed once; sizes follow each
+// step.
 #pragma once
 
 #include <functional>
@@ -18,16 +19,17 @@ struct KernelCall {
   Arguments arguments;
 };
 
-using AnyCall = std::variant<KernelCall<NormArgs>, KernelCall<EmbedArgs>, KernelCall<LinearArgs>, KernelCall<AddBiasArgs>,
-                             KernelCall<RopeTableArgs>, KernelCall<RopeArgs>, KernelCall<KvWriteArgs>, KernelCall<HeadsLayoutArgs>,
-                             KernelCall<AttentionArgs>, KernelCall<ActivateArgs>, KernelCall<ResidualArgs>,
-                             KernelCall<GatherRowsArgs>, KernelCall<MeanPoolArgs>, KernelCall<NormQkvArgs>,
-                             KernelCall<NormMlpUpArgs>, KernelCall<OutputResidualArgs>>;
+using AnyCall =
+    std::variant<KernelCall<NormArgs>, KernelCall<EmbedArgs>, KernelCall<LinearArgs>, KernelCall<AddBiasArgs>,
+                 KernelCall<RopeTableArgs>, KernelCall<RopeArgs>, KernelCall<KvWriteArgs>, KernelCall<HeadsLayoutArgs>,
+                 KernelCall<AttentionArgs>, KernelCall<ActivateArgs>, KernelCall<ResidualArgs>,
+                 KernelCall<GatherRowsArgs>, KernelCall<MeanPoolArgs>, KernelCall<NormQkvArgs>,
+                 KernelCall<NormMlpUpArgs>, KernelCall<OutputResidualArgs>>;
 
 /// An op ready to run.
 struct BoundOp {
   std::string kernel;  // "avx512/norm_qkv"
-  Dim rows;            // how many rows (tokens, output rows or sequences) the kernel treats
+  Dim rows;  // how many rows (tokens, output rows or sequences) the kernel treats
   AnyCall call;
 
   /// Takes over the sizes of the next step. Called once a step, by one thread.
@@ -41,8 +43,8 @@ struct Places {
   std::function<const void*(const WeightId&)> weight;
 };
 
-/// Chooses the kernel for `op` from `kernels` and fixes its pointers. A kernel that the set lacks is an internal error: passes only
-/// run where their ops have kernels.
+/// Chooses the kernel for `op` from `kernels` and fixes its pointers. A kernel that the set lacks is an internal error:
+/// passes only run where their ops have kernels.
 [[nodiscard]] BoundOp bind(const Plan& plan, const Op& op, const KernelTable& kernels, const Places& places);
 
 }  // namespace lamella::cpu

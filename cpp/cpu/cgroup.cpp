@@ -79,7 +79,8 @@ CgroupLimits read_cgroup_limits(const fs::path& root) {
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const bool unified = controllers.empty(), cpu = lists(controllers, "cpu"), memory = lists(controllers, "memory");
     if (!unified && !cpu && !memory) continue;
-    // A container often sees its own group as the mount's root while the path is the host's: the walk up ends there either way.
+    // A container often sees its own group as the mount's root while the path is the host's: the walk up ends there
+    // either way.
     const fs::path mount = root / (unified ? "sys/fs/cgroup" : "sys/fs/cgroup/" + controllers);
     for (fs::path path = fs::path(line.substr(second + 1)).relative_path();; path = path.parent_path()) {
       const fs::path group = mount / path;

@@ -10,7 +10,8 @@ constexpr int most_threads = 1024;
 
 int team_size(int threads) {
   if (threads < 0 || threads > most_threads)
-    throw Error(ErrorCode::invalid_argument, concat("threads is ", threads, "; expected 1 to ", most_threads, ", or none for all usable cores"));
+    throw Error(ErrorCode::invalid_argument,
+                concat("threads is ", threads, "; expected 1 to ", most_threads, ", or none for all usable cores"));
   return threads == 0 ? usable_cores() : threads;
 }
 
@@ -32,7 +33,8 @@ std::uint64_t CpuDevice::available_memory() const { return cpu::available_memory
 
 Roofline CpuDevice::measure_roofline() {
   const KernelSet vector_set = kernels_ == KernelSet::reference ? KernelSet::baseline : kernels_;
-  return {.bytes_per_s = measure_read_bandwidth(team_.size()), .flops_per_s = measure_peak_flops(vector_set, team_.size())};
+  return {.bytes_per_s = measure_read_bandwidth(team_.size()),
+          .flops_per_s = measure_peak_flops(vector_set, team_.size())};
 }
 
 std::string CpuDevice::name() const {

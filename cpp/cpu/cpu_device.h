@@ -15,7 +15,8 @@ struct CpuOptions {
 
 class CpuDevice final : public Device {
  public:
-  /// Errors: invalid_argument for a thread count below 0 or above 1024 and for a kernel set that the machine does not run.
+  /// Errors: invalid_argument for a thread count below 0 or above 1024 and for a kernel set that the machine does not
+  /// run.
   explicit CpuDevice(const CpuOptions& options);
 
   [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const ResidentWeights& weights, KvMemory& kv) override;

@@ -22,7 +22,8 @@ void check_bounds(const StepShape& step, const StepShape& bounds) {
   check(step.tokens >= 1 && step.tokens <= bounds.tokens && step.sequences >= 1 && step.sequences <= bounds.sequences &&
             step.rows >= 0 && step.rows <= bounds.rows && step.kv_blocks <= bounds.kv_blocks,
         "a step of ", step.tokens, " tokens, ", step.sequences, " sequences, ", step.rows, " rows and ", step.kv_blocks,
-        " blocks exceeds the plan's ", bounds.tokens, ", ", bounds.sequences, ", ", bounds.rows, " and ", bounds.kv_blocks);
+        " blocks exceeds the plan's ", bounds.tokens, ", ", bounds.sequences, ", ", bounds.rows, " and ",
+        bounds.kv_blocks);
 }
 
 }  // namespace
@@ -33,7 +34,8 @@ ScratchBounds scratch_bounds(const Plan& plan) {
     bounds.max_inputs = std::max(bounds.max_inputs, weight.columns);
     bounds.max_outputs = std::max(bounds.max_outputs, weight.rows);
   }
-  for (const Op& op : plan.ops) bounds.max_head_dim = std::max<std::int64_t>(bounds.max_head_dim, op.attributes.head_dim);
+  for (const Op& op : plan.ops)
+    bounds.max_head_dim = std::max<std::int64_t>(bounds.max_head_dim, op.attributes.head_dim);
   return bounds;
 }
 
@@ -46,10 +48,12 @@ CpuExecutor::CpuExecutor(Plan plan, const ResidentWeights& weights, KvMemory& kv
       scratch_(scratch_each_ * static_cast<std::size_t>(team.size()), "kernel scratch") {
   const KernelTable& table = kernel_table(kernels, dtype_of(plan_));
   const Places places{
-      .buffer = [&](BufferId id) {
-        const Buffer& buffer = plan_.buffer(id);
-        return buffer.kind == BufferKind::state ? kv.data(buffer.name) : activations_.data() + buffers_.find(id)->offset;
-      },
+      .buffer =
+          [&](BufferId id) {
+            const Buffer& buffer = plan_.buffer(id);
+            return buffer.kind == BufferKind::state ? kv.data(buffer.name)
+                                                    : activations_.data() + buffers_.find(id)->offset;
+          },
       .weight = [&](const WeightId& id) { return weights.data(id); },
   };
   ops_.reserve(plan_.ops.size());
@@ -71,7 +75,8 @@ void CpuExecutor::prepare(const StepInput& step) {
 void CpuExecutor::execute(std::vector<double>* seconds) {
   if (seconds != nullptr) seconds->assign(ops_.size(), 0.0);
   team_.run([&](int index) {
-    const Worker worker{.index = index, .count = team_.size(),
+    const Worker worker{.index = index,
+                        .count = team_.size(),
                         .scratch = {scratch_.data() + scratch_each_ * static_cast<std::size_t>(index), scratch_each_}};
     // Kernels throw only when memory runs out; a member that failed still meets the others at every barrier.
     std::exception_ptr failure;

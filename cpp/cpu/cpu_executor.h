@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/bind.h"
 #include "base/thread_team.h"
+#include "cpu/bind.h"
 #include "memory/buffer_plan.h"
 #include "memory/kv_pool.h"
 #include "memory/resident_weights.h"
@@ -13,8 +13,8 @@
 
 namespace lamella::cpu {
 
-/// Walks the plan with a team of threads, a barrier after each op. Owns the plan, its activations (one allocation) and scratch;
-/// borrows weights, KV memory and team, which outlive it and may serve other executors in turn.
+/// Walks the plan with a team of threads, a barrier after each op. Owns the plan, its activations (one allocation) and
+/// scratch; borrows weights, KV memory and team, which outlive it and may serve other executors in turn.
 class CpuExecutor final : public Executor {
  public:
   CpuExecutor(Plan plan, const ResidentWeights& weights, KvMemory& kv, ThreadTeam& team, KernelSet kernels);

@@ -125,7 +125,8 @@ double measure_read_bandwidth(int threads, std::size_t bytes, double seconds) {
   constexpr std::size_t page = 4096;
   const Probes& probe = probes(available_kernel_sets().back());
   const std::size_t each = std::max<std::size_t>(bytes / static_cast<std::size_t>(threads) / page, 1) * page;
-  const Allocation memory(each * static_cast<std::size_t>(threads) + 2 * page, "measuring the read bandwidth");  // reads ahead stay inside
+  const Allocation memory(each * static_cast<std::size_t>(threads) + 2 * page,
+                          "measuring the read bandwidth");  // reads ahead stay inside
   ThreadTeam(threads).run([&](int thread) {
     std::byte* part = memory.data() + each * static_cast<std::size_t>(thread);
     std::fill_n(part, each, std::byte{1});
@@ -141,7 +142,8 @@ double measure_peak_flops(KernelSet set, int threads, double seconds) {
   constexpr std::int64_t rounds = 200'000;  // about a millisecond
   const Probes& probe = probes(set);
   std::atomic<float> used{0.0F};
-  const double best = best_pass_seconds(threads, seconds, [&](int) { used = probe.chain_multiply_adds(rounds, 0.5F, 1.0F); });
+  const double best =
+      best_pass_seconds(threads, seconds, [&](int) { used = probe.chain_multiply_adds(rounds, 0.5F, 1.0F); });
   return static_cast<double>(rounds * probe.flops_a_round * threads) / best;
 }
 

@@ -24,12 +24,14 @@ struct CacheSizes {
 };
 [[nodiscard]] CacheSizes cache_sizes();
 
-/// Bytes per second that `threads` threads read from memory together with the widest vectors here: each reads its own part of
-/// `bytes`, touched before, again and again for about `seconds`; the best pass counts. At least 1 GiB keeps caches out of it.
-/// Errors: out_of_memory.
-[[nodiscard]] double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30, double seconds = 0.4);
+/// Bytes per second that `threads` threads read from memory together with the widest vectors here: each reads its own
+/// part of `bytes`, touched before, again and again for about `seconds`; the best pass counts. At least 1 GiB keeps
+/// caches out of it. Errors: out_of_memory.
+[[nodiscard]] double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30,
+                                            double seconds = 0.4);
 
-/// fp32 FLOP/s of `threads` threads that do nothing but multiply-adds in registers with the vectors of `set` (not reference).
+/// fp32 FLOP/s of `threads` threads that do nothing but multiply-adds in registers with the vectors of `set` (not
+/// reference).
 [[nodiscard]] double measure_peak_flops(KernelSet set, int threads, double seconds = 0.2);
 
 }  // namespace lamella::cpu

@@ -14,7 +14,8 @@ Allocation::Allocation(std::size_t bytes, std::string_view purpose) {
   if (mapped == MAP_FAILED)
     throw Error(ErrorCode::out_of_memory, concat("the operating system refused ", bytes, " bytes for ", purpose,
                                                  "; use a smaller model, max_model_len or max_num_seqs"));
-  // Huge pages spare the TLB when weights stream through; a kernel without them ignores the advice, so its result is not checked.
+  // Huge pages spare the TLB when weights stream through; a kernel without them ignores the advice, so its result is
+  // not checked.
   static_cast<void>(madvise(mapped, bytes, MADV_HUGEPAGE));
   data_ = static_cast<std::byte*>(mapped);
   size_ = bytes;

@@ -7,8 +7,8 @@
 
 namespace lamella {
 
-/// Zero-filled, page-aligned memory from the operating system, returned to it by the destructor. Pages cost nothing until they
-/// are first touched, so that a KV pool sized for the worst case stays small. Moves, never copies.
+/// Zero-filled, page-aligned memory from the operating system, returned to it by the destructor. Pages cost nothing
+/// until they are first touched, so that a KV pool sized for the worst case stays small. Moves, never copies.
 class Allocation {
  public:
   Allocation() = default;

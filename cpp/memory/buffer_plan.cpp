@@ -22,7 +22,9 @@ std::vector<Placement> lives(const Plan& plan) {
                    .bytes = (bytes + buffer_alignment - 1) / buffer_alignment * buffer_alignment};
     bool seen = buffer.kind == BufferKind::input;
     for (std::size_t op = 0; op < plan.ops.size(); ++op) {
-      const auto names = [&](const std::vector<BufferId>& ids) { return std::ranges::find(ids, life.buffer) != ids.end(); };
+      const auto names = [&](const std::vector<BufferId>& ids) {
+        return std::ranges::find(ids, life.buffer) != ids.end();
+      };
       if (!names(plan.ops[op].inputs) && !names(plan.ops[op].outputs)) continue;
       if (!seen) life.first = op;
       seen = true;
@@ -65,12 +67,13 @@ BufferPlan plan_buffers(const Plan& plan) {
 
 std::string to_table(const Plan& plan, const BufferPlan& buffers) {
   std::ostringstream out;
-  out << std::left << std::setw(24) << "buffer" << std::setw(16) << "shape" << std::setw(10) << "type" << std::right << std::setw(14)
-      << "bytes" << std::setw(14) << "offset" << "  alive\n";
+  out << std::left << std::setw(24) << "buffer" << std::setw(16) << "shape" << std::setw(10) << "type" << std::right
+      << std::setw(14) << "bytes" << std::setw(14) << "offset" << "  alive\n";
   for (const Placement& p : buffers.placements) {
     const Buffer& buffer = plan.buffer(p.buffer);
-    out << std::left << std::setw(24) << buffer.name << std::setw(16) << shape_text(buffer) << std::setw(10) << to_string(buffer.type)
-        << std::right << std::setw(14) << p.bytes << std::setw(14) << p.offset << "  " << p.first << ".." << p.last << "\n";
+    out << std::left << std::setw(24) << buffer.name << std::setw(16) << shape_text(buffer) << std::setw(10)
+        << to_string(buffer.type) << std::right << std::setw(14) << p.bytes << std::setw(14) << p.offset << "  "
+        << p.first << ".." << p.last << "\n";
   }
   out << "one allocation of " << buffers.bytes << " bytes; without reuse " << buffers.bytes_without_reuse << "\n";
   return std::move(out).str();

@@ -29,8 +29,8 @@ struct BufferPlan {
 /// Cache-line alignment of every buffer, which is also the widest vector.
 inline constexpr std::int64_t buffer_alignment = 64;
 
-/// Places every buffer at the plan's bounds: largest first, each at the lowest offset that no buffer alive at the same time
-/// covers. An op's inputs and outputs never overlap.
+/// Places every buffer at the plan's bounds: largest first, each at the lowest offset that no buffer alive at the same
+/// time covers. An op's inputs and outputs never overlap.
 [[nodiscard]] BufferPlan plan_buffers(const Plan& plan);
 
 /// One line a buffer: name, shape, bytes, offset and life.

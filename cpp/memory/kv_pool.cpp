@@ -23,7 +23,8 @@ bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
 void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) {
   free_.insert(free_.end(), blocks.rbegin(), blocks.rend());
   blocks.clear();
-  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(), " of ", total_);
+  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(),
+        " of ", total_);
 }
 
 std::size_t KvMemory::planned_bytes(const Plan& plan) {

@@ -11,7 +11,8 @@
 
 namespace lamella {
 
-/// Counts and hands out blocks; a block means the same slice of every layer's cache. Not thread-safe: the scheduler owns it.
+/// Counts and hands out blocks; a block means the same slice of every layer's cache. Not thread-safe: the scheduler
+/// owns it.
 class KvBlockPool {
  public:
   explicit KvBlockPool(std::int64_t blocks);

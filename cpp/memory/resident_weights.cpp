@@ -24,7 +24,8 @@ std::size_t aligned(std::size_t bytes) { return checked_add(bytes, alignment - 1
 
 std::size_t ResidentWeights::planned_bytes(std::span<const WeightDeclaration> declarations, DataType dtype) {
   std::size_t total = 0;
-  for (const WeightDeclaration& weight : declarations) total = checked_add(total, aligned(byte_size(weight, dtype)), "weights");
+  for (const WeightDeclaration& weight : declarations)
+    total = checked_add(total, aligned(byte_size(weight, dtype)), "weights");
   return total;
 }
 

@@ -10,8 +10,8 @@
 
 namespace lamella {
 
-/// Room for every declared weight: matrices in `dtype`, vectors in fp32, rows contiguous along the inputs. Whoever loads fills the
-/// rooms through `bytes`; executors read them through `data`.
+/// Room for every declared weight: matrices in `dtype`, vectors in fp32, rows contiguous along the inputs. Whoever
+/// loads fills the rooms through `bytes`; executors read them through `data`.
 class ResidentWeights {
  public:
   /// Errors: out_of_memory.

@@ -1,5 +1,6 @@
-// A model is data. A family file (Python) fills a ModelSpec from a checkpoint's config; build_plan turns it into a Plan.
-// Every layer feature of a supported architecture has a field here; no code anywhere asks for an architecture by name.
+// A model is data. A family file (Python) fills a ModelSpec from a checkpoint's config; build_plan turns it into a
+// Plan. Every layer feature of a supported architecture has a field here; no code anywhere asks for an architecture by
+// name.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@
 
 namespace lamella {
 
-// ---- normalisation ----------------------------------------------------------------------------------------------------
+// ---- normalisation ---------------------------------------------------------------------------------------------------
 
 enum class NormKind : std::uint8_t { none, layer_norm, rms_norm };
 
@@ -22,13 +23,13 @@ struct NormSpec {
   bool operator==(const NormSpec&) const = default;
 };
 
-// ---- positions --------------------------------------------------------------------------------------------------------
+// ---- positions -------------------------------------------------------------------------------------------------------
 
 enum class RopeScaling : std::uint8_t { none, linear, dynamic_ntk, yarn, longrope, llama3 };
 
 /// Rotary position embedding of the first `rotary_dim` elements of each head; element i pairs with i + rotary_dim / 2.
-/// Angles are formed in fp32 as position * inverse_frequency. The scaling fields mean what transformers' fields of the same
-/// name mean (modeling_rope_utils); `rope_frequencies` (rope.h) turns them into frequencies.
+/// Angles are formed in fp32 as position * inverse_frequency. The scaling fields mean what transformers' fields of the
+/// same name mean (modeling_rope_utils); `rope_frequencies` (rope.h) turns them into frequencies.
 struct RopeSpec {
   std::int32_t rotary_dim = 0;
   double theta = 10000.0;
@@ -39,7 +40,8 @@ struct RopeSpec {
   bool truncate = true;                           // yarn: round the ramp's ends to whole dimensions
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
   std::vector<float> short_factor, long_factor;   // longrope: rotary_dim / 2 each
-  std::optional<double> attention_factor;         // multiplies cos and sin; computed from `factor` where absent (yarn, longrope)
+  std::optional<double>
+      attention_factor;         // multiplies cos and sin; computed from `factor` where absent (yarn, longrope)
   double mscale = 0.0, mscale_all_dim = 0.0;      // yarn variants of the attention factor; 0: absent
 
   bool operator==(const RopeSpec&) const = default;
@@ -47,7 +49,7 @@ struct RopeSpec {
 
 enum class PositionKind : std::uint8_t { none, learned, rotary };
 
-// ---- layers -----------------------------------------------------------------------------------------------------------
+// ---- layers ----------------------------------------------------------------------------------------------------------
 
 struct AttentionSpec {
   std::int32_t heads = 0;
@@ -102,7 +104,7 @@ struct LayerSpec {
   MlpSpec mlp;
 };
 
-// ---- the whole --------------------------------------------------------------------------------------------------------
+// ---- the whole -------------------------------------------------------------------------------------------------------
 
 struct EmbeddingSpec {
   PositionKind positions = PositionKind::none;
@@ -134,9 +136,10 @@ struct ModelSpec {
   HeadSpec head;
 };
 
-/// Checks every field's range and the fields against one another (head counts divide, sizes are positive and below 2^48,
-/// rotary_dim even and at most head_dim, ...) before anything is allocated. Errors: unsupported_model for named room that is not
-/// built yet, invalid_checkpoint for values that contradict each other; the message names layer and field.
+/// Checks every field's range and the fields against one another (head counts divide, sizes are positive and below
+/// 2^48, rotary_dim even and at most head_dim, ...) before anything is allocated. Errors: unsupported_model for named
+/// room that is not built yet, invalid_checkpoint for values that contradict each other; the message names layer and
+/// field.
 void validate(const ModelSpec& spec);
 
 }  // namespace lamella

@@ -14,8 +14,9 @@ struct RopeFrequencies {
   float attention_factor = 1.0F;
 };
 
-/// Frequencies for a sequence whose known length is `sequence_length` tokens. Only dynamic_ntk and longrope depend on it; the
-/// others give the same result for every length. Follows transformers' modeling_rope_utils: powers rounded to fp32.
+/// Frequencies for a sequence whose known length is `sequence_length` tokens. Only dynamic_ntk and longrope depend on
+/// it; the others give the same result for every length. Follows transformers' modeling_rope_utils: powers rounded to
+/// fp32.
 [[nodiscard]] RopeFrequencies rope_frequencies(const RopeSpec& spec, std::int64_t sequence_length);
 
 /// Whether frequencies depend on the sequence's length (dynamic_ntk beyond the original context, longrope).

@@ -11,18 +11,52 @@ namespace lamella {
 
 /// A weight's role. Matrices are [outputs, inputs], rows contiguous along the inputs; vectors are one row.
 enum class Slot : std::uint8_t {
-  token_embedding, position_embedding, type_embedding, embedding_norm, embedding_norm_bias,
-  attention_norm, attention_norm_bias, query, query_bias, key, key_bias, value, value_bias, attention_output, attention_output_bias,
-  mlp_norm, mlp_norm_bias, mlp_gate, mlp_gate_bias, mlp_up, mlp_up_bias, mlp_down, mlp_down_bias,
-  final_norm, final_norm_bias, head, head_bias, pooler, pooler_bias,
+  token_embedding,
+  position_embedding,
+  type_embedding,
+  embedding_norm,
+  embedding_norm_bias,
+  attention_norm,
+  attention_norm_bias,
+  query,
+  query_bias,
+  key,
+  key_bias,
+  value,
+  value_bias,
+  attention_output,
+  attention_output_bias,
+  mlp_norm,
+  mlp_norm_bias,
+  mlp_gate,
+  mlp_gate_bias,
+  mlp_up,
+  mlp_up_bias,
+  mlp_down,
+  mlp_down_bias,
+  final_norm,
+  final_norm_bias,
+  head,
+  head_bias,
+  pooler,
+  pooler_bias,
 };
 
 /// Norm weights and biases are vectors (one row, kept in fp32 whatever the dtype); everything else is a matrix.
 [[nodiscard]] constexpr bool is_vector(Slot slot) noexcept {
   switch (slot) {
-    case Slot::token_embedding: case Slot::position_embedding: case Slot::type_embedding:
-    case Slot::query: case Slot::key: case Slot::value: case Slot::attention_output:
-    case Slot::mlp_gate: case Slot::mlp_up: case Slot::mlp_down: case Slot::head: case Slot::pooler: return false;
+    case Slot::token_embedding:
+    case Slot::position_embedding:
+    case Slot::type_embedding:
+    case Slot::query:
+    case Slot::key:
+    case Slot::value:
+    case Slot::attention_output:
+    case Slot::mlp_gate:
+    case Slot::mlp_up:
+    case Slot::mlp_down:
+    case Slot::head:
+    case Slot::pooler: return false;
     default: return true;
   }
 }

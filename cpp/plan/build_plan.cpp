@@ -19,7 +19,7 @@ struct Builder : PlanWriter {
   void head(BufferId x, PlanOutput output);
 };
 
-// ---- the forward pass --------------------------------------------------------------------------------------------------
+// ---- the forward pass ------------------------------------------------------------------------------------------
 // T tokens, H hidden, Q query width, K key/value width, I intermediate, V vocabulary. Shapes stand at the right.
 
 BufferId Builder::embedding() {
@@ -49,15 +49,18 @@ BufferId Builder::attention(const LayerSpec& l, BufferId x) {
 }
 
 BufferId Builder::mlp(const LayerSpec& l, BufferId x) {
-  // A parallel layer without a second norm shares the first: the cheap norm is computed twice, so that the region stays whole.
-  const bool shared_norm = l.residual == Residual::parallel && l.mlp_norm.kind == NormKind::none;
+  const MlpSpec& m = l.mlp;
+  // A parallel layer without a second norm shares the first: the cheap norm is computed twice to keep the region whole.
+  const bool shares_norm = l.residual == Residual::parallel && l.mlp_norm.kind == NormKind::none;
+  const NormSpec& mlp_norm = shares_norm ? l.attention_norm : l.mlp_norm;
+  const bool pre_norm = l.residual != Residual::post_norm;
+
   begin(Region::mlp_up);
-  if (shared_norm) x = norm(l.attention_norm, Slot::attention_norm, x);      // [T, H]
-  else if (l.residual != Residual::post_norm) x = norm(l.mlp_norm, Slot::mlp_norm, x);  // [T, H]
-  if (!l.mlp.gated) return activate(l.mlp.activation, linear({Slot::mlp_up, l.mlp.up_bias}, x, "up"));  // [T, I]
-  const BufferId gate = linear({Slot::mlp_gate, l.mlp.up_bias}, x, "gate");   // [T, I]
-  const BufferId up = linear({Slot::mlp_up, l.mlp.up_bias}, x, "up");         // [T, I]
-  return activate_gated(l.mlp.activation, gate, up);                         // [T, I]
+  if (pre_norm) x = norm(mlp_norm, shares_norm ? Slot::attention_norm : Slot::mlp_norm, x);  // [T, H]
+  const BufferId up = linear({Slot::mlp_up, m.up_bias}, x, "up");            // [T, I]
+  if (!m.gated) return activate(m.activation, up);                           // [T, I]
+  const BufferId gate = linear({Slot::mlp_gate, m.up_bias}, x, "gate");      // [T, I]
+  return activate_gated(m.activation, gate, up);                             // [T, I]
 }
 
 BufferId Builder::project(const Projection& output, BufferId x, BufferId residual_input) {
@@ -71,11 +74,11 @@ BufferId Builder::layer(const LayerSpec& l, BufferId x) {
   switch (l.residual) {
     case Residual::sequential: {
       const BufferId h = project(attention_output, attention(l, x), x);      // h = x + A(N1 x)
-      return project(mlp_down, mlp(l, h), h);                // y = h + M(N2 h)
+      return project(mlp_down, mlp(l, h), h);                                // y = h + M(N2 h)
     }
     case Residual::parallel: {
       const BufferId h = project(attention_output, attention(l, x), x);      // h = x + A(N1 x)
-      return project(mlp_down, mlp(l, x), h);                // y = h + M(N2 x)
+      return project(mlp_down, mlp(l, x), h);                                // y = h + M(N2 x)
     }
     case Residual::post_norm: {
       BufferId h = project(attention_output, attention(l, x), x);
@@ -123,7 +126,8 @@ Plan build_plan(const ModelSpec& spec, const PlanOptions& options) {
   if (options.output == PlanOutput::logits && spec.head.kind != HeadKind::logits)
     throw Error(ErrorCode::unsupported_model, concat(spec.family, " is an encoder: it has no logits; use encode()"));
   if (options.output == PlanOutput::pooler && !spec.head.pooler)
-    throw Error(ErrorCode::unsupported_model, concat("this ", spec.family, " checkpoint has no pooler; use pooling=\"mean\" or \"cls\""));
+    throw Error(ErrorCode::unsupported_model,
+                concat("this ", spec.family, " checkpoint has no pooler; use pooling=\"mean\" or \"cls\""));
 
   Builder builder(spec, options);
   BufferId x = builder.embedding();

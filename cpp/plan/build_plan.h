@@ -1,4 +1,5 @@
-// From a model to its forward pass: the plain plan, unfused, unsliced and resident, that everything else is compared with.
+// From a model to its forward pass: the plain plan, unfused, unsliced and resident, that everything else is compared
+// with.
 #pragma once
 
 #include "plan/plan.h"
@@ -17,8 +18,8 @@ struct PlanOptions {
   StepShape bounds;
 };
 
-/// The forward pass of `spec`, op by op, in the order of the paper's figure 1(c). Errors: unsupported_model where the model
-/// has no such output (logits of an encoder, pooler without one).
+/// The forward pass of `spec`, op by op, in the order of the paper's figure 1(c). Errors: unsupported_model where the
+/// model has no such output (logits of an encoder, pooler without one).
 [[nodiscard]] Plan build_plan(const ModelSpec& spec, const PlanOptions& options);
 
 }  // namespace lamella

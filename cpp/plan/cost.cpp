@@ -11,7 +11,8 @@ std::int64_t weight_traffic(const Plan& plan, const Op& op, const StepShape& sha
   for (const WeightIndex index : op.weights) {
     const WeightDeclaration& weight = plan.weight(index);
     const DataType dtype = dtype_of(plan);
-    bytes += op.kind == OpKind::embed ? shape.tokens * weight.columns * std::int64_t(size_of(dtype)) : weight_bytes(weight, dtype);
+    bytes += op.kind == OpKind::embed ? shape.tokens * weight.columns * std::int64_t(size_of(dtype))
+                                      : weight_bytes(weight, dtype);
   }
   return bytes;
 }
@@ -19,7 +20,8 @@ std::int64_t weight_traffic(const Plan& plan, const Op& op, const StepShape& sha
 std::int64_t matrix_flops(const Plan& plan, const Op& op, std::int64_t rows) {
   std::int64_t flops = 0;
   for (const WeightIndex index : op.weights)
-    if (!is_vector(plan.weight(index).id.slot)) flops += 2 * rows * plan.weight(index).rows * plan.weight(index).columns;
+    if (!is_vector(plan.weight(index).id.slot))
+      flops += 2 * rows * plan.weight(index).rows * plan.weight(index).columns;
   return flops;
 }
 

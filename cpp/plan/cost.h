@@ -5,8 +5,8 @@
 
 namespace lamella {
 
-/// Bytes are those that must move between memory and the processor if every operand is touched once: weights, activations and
-/// the KV cache. FLOPs count a multiply and an add as two.
+/// Bytes are those that must move between memory and the processor if every operand is touched once: weights,
+/// activations and the KV cache. FLOPs count a multiply and an add as two.
 struct Cost {
   std::int64_t bytes_read = 0;
   std::int64_t bytes_written = 0;
@@ -26,7 +26,8 @@ struct Cost {
 /// Bytes of the resident weight: matrices in the plan's dtype, vectors in fp32.
 [[nodiscard]] std::int64_t weight_bytes(const WeightDeclaration& weight, DataType dtype);
 
-/// Bytes of all weights that a step reads: every matrix and vector that ops name, an embedding table counted by its rows used.
+/// Bytes of all weights that a step reads: every matrix and vector that ops name, an embedding table counted by its
+/// rows used.
 [[nodiscard]] std::int64_t weight_bytes_per_step(const Plan& plan, const StepShape& shape);
 
 /// The element type of the plan's matrices: that of its KV state or embedding.

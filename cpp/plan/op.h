@@ -10,8 +10,8 @@
 
 namespace lamella {
 
-/// What an op computes. Inputs and outputs stand in this order in Op::inputs and Op::outputs; weights in any order, found by
-/// their slot. T, S, R, B: symbol.h. H: hidden, Q: heads * head_dim, K: kv heads * head_dim, I: intermediate.
+/// What an op computes. Inputs and outputs stand in this order in Op::inputs and Op::outputs; weights in any order,
+/// found by their slot. T, S, R, B: symbol.h. H: hidden, Q: heads * head_dim, K: kv heads * head_dim, I: intermediate.
 enum class OpKind : std::uint8_t {
   embed,         // token_ids, positions, token_types -> [T, H]; weights: token, position?, type? embedding
   norm,          // x -> y, both [T, H]; weights: scale, bias?

@@ -11,8 +11,12 @@ namespace lamella {
 StepShape StepShape::uniform(std::int64_t sequences, std::int64_t new_tokens, std::int64_t context) {
   // The i-th new token (from 1) sees context - new_tokens + i positions.
   const std::int64_t attended = new_tokens * (context - new_tokens) + new_tokens * (new_tokens + 1) / 2;
-  return {.tokens = sequences * new_tokens, .sequences = sequences, .rows = sequences, .kv_blocks = (context + kv_block_tokens - 1) / kv_block_tokens,
-          .attended = sequences * attended, .kv_tokens = sequences * context};
+  return {.tokens = sequences * new_tokens,
+          .sequences = sequences,
+          .rows = sequences,
+          .kv_blocks = (context + kv_block_tokens - 1) / kv_block_tokens,
+          .attended = sequences * attended,
+          .kv_tokens = sequences * context};
 }
 
 std::int64_t evaluate(const Dim& dim, const StepShape& shape) noexcept {
@@ -139,8 +143,8 @@ std::string to_table(const Plan& plan) {
   std::ostringstream out;
   for (const Op& op : plan.ops) {
     const std::string layer = op.layer < 0 ? "-" : std::to_string(op.layer);
-    out << std::left << std::setw(4) << layer << std::setw(10) << to_string(op.region) << std::setw(17) << to_string(op.kind)
-        << operands(plan, op.inputs) << " -> " << operands(plan, op.outputs);
+    out << std::left << std::setw(4) << layer << std::setw(10) << to_string(op.region) << std::setw(17)
+        << to_string(op.kind) << operands(plan, op.inputs) << " -> " << operands(plan, op.outputs);
     for (std::size_t i = 0; i < op.weights.size(); ++i)
       out << (i == 0 ? "  | " : ", ") << to_string(plan.weight(op.weights[i]).id.slot);
     out << "\n";

@@ -12,8 +12,8 @@
 
 namespace lamella {
 
-/// input: filled by the scheduler before the step. activation: defined by one op, read by later ones. state: outlives the step
-/// (the KV cache). output: an activation that the caller reads after the step.
+/// input: filled by the scheduler before the step. activation: defined by one op, read by later ones. state: outlives
+/// the step (the KV cache). output: an activation that the caller reads after the step.
 enum class BufferKind : std::uint8_t { input, activation, state, output };
 
 struct Buffer {

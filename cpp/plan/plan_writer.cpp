@@ -44,14 +44,20 @@ WeightIndex PlanWriter::weight(Slot slot, std::int32_t layer) const {
 }
 
 Op& PlanWriter::append(OpKind kind, std::vector<BufferId> inputs, std::vector<BufferId> outputs) {
-  return plan_.ops.emplace_back(Op{.kind = kind, .layer = layer_, .region = region_, .inputs = std::move(inputs),
-                                   .outputs = std::move(outputs), .weights = {}, .attributes = {}});
+  return plan_.ops.emplace_back(Op{.kind = kind,
+                                   .layer = layer_,
+                                   .region = region_,
+                                   .inputs = std::move(inputs),
+                                   .outputs = std::move(outputs),
+                                   .weights = {},
+                                   .attributes = {}});
 }
 
 BufferId PlanWriter::embed(const EmbeddingSpec& embedding) {
   const std::vector<Dim> tokens = {sized(Symbol::tokens)};
   const BufferId y = define("embedded", options.dtype, {sized(Symbol::tokens), fixed(model_.hidden)});
-  Op& op = append(OpKind::embed, {input("token_ids", tokens), input("positions", tokens), input("token_types", tokens)}, {y});
+  Op& op = append(OpKind::embed, {input("token_ids", tokens), input("positions", tokens), input("token_types", tokens)},
+                  {y});
   op.weights = {weight(Slot::token_embedding)};
   if (embedding.positions == PositionKind::learned) op.weights.push_back(weight(Slot::position_embedding));
   if (embedding.token_types > 0) op.weights.push_back(weight(Slot::type_embedding));
@@ -65,7 +71,8 @@ void PlanWriter::rope_tables() {
     const std::optional<RopeSpec>& rope = layer.attention.rope;
     if (!rope || std::ranges::find(angles_, *rope, &std::pair<RopeSpec, BufferId>::first) != angles_.end()) continue;
     const BufferId angles = define("angles", DataType::f32, {sized(Symbol::tokens), fixed(rope->rotary_dim)});
-    append(OpKind::rope_table, {input("positions", tokens), input("rope_lengths", tokens)}, {angles}).attributes.rope = rope;
+    append(OpKind::rope_table, {input("positions", tokens), input("rope_lengths", tokens)}, {angles}).attributes.rope =
+        rope;
     angles_.emplace_back(*rope, angles);
   }
 }
@@ -107,14 +114,17 @@ BufferId PlanWriter::rope(const AttentionSpec& attention, BufferId x, std::int32
   return y;
 }
 
-/// The KV cache that this layer writes and reads. Causal layers keep theirs from step to step; a bidirectional layer needs its
-/// keys and values only within the step, so all such layers share one.
+/// The KV cache that this layer writes and reads. Causal layers keep theirs from step to step; a bidirectional layer
+/// needs its keys and values only within the step, so all such layers share one.
 BufferId PlanWriter::kv_state(const AttentionSpec& attention) {
   const std::string name = attention.causal ? concat("kv.", layer_) : std::string("kv.step");
   for (std::size_t i = 0; i < plan_.buffers.size(); ++i)
     if (plan_.buffers[i].name == name) return BufferId{static_cast<std::uint32_t>(i)};
-  plan_.buffers.push_back({name, BufferKind::state, options.dtype,
-                           {fixed(options.kv_pool_blocks), fixed(2), fixed(attention.kv_heads), fixed(kv_block_tokens), fixed(attention.head_dim)}});
+  plan_.buffers.push_back({name,
+                           BufferKind::state,
+                           options.dtype,
+                           {fixed(options.kv_pool_blocks), fixed(2), fixed(attention.kv_heads), fixed(kv_block_tokens),
+                            fixed(attention.head_dim)}});
   return BufferId{static_cast<std::uint32_t>(plan_.buffers.size() - 1)};
 }
 
@@ -132,7 +142,8 @@ void PlanWriter::kv_write(const AttentionSpec& attention, BufferId k, BufferId v
 }
 
 BufferId PlanWriter::split_heads(const AttentionSpec& attention, BufferId q) {
-  const BufferId y = define("heads", options.dtype, {fixed(attention.heads), sized(Symbol::tokens), fixed(attention.head_dim)});
+  const BufferId y =
+      define("heads", options.dtype, {fixed(attention.heads), sized(Symbol::tokens), fixed(attention.head_dim)});
   Op& op = append(OpKind::split_heads, {q}, {y});
   op.attributes.heads = attention.heads;
   op.attributes.head_dim = attention.head_dim;

@@ -16,8 +16,8 @@ struct Projection {
   bool bias;
 };
 
-/// Appends ops to a plan under construction. Every function returns the buffer that holds its result; shapes follow from the
-/// model and the inputs. Used by build_plan alone.
+/// Appends ops to a plan under construction. Every function returns the buffer that holds its result; shapes follow
+/// from the model and the inputs. Used by build_plan alone.
 class PlanWriter {
  public:
   PlanWriter(const ModelSpec& spec, const PlanOptions& plan_options);

@@ -34,7 +34,8 @@ struct StepShape {
   std::int64_t attended = 0;   // sum over tokens of the positions each may see
   std::int64_t kv_tokens = 0;  // sum over sequences of the KV length, this step's tokens included
 
-  /// A step of `sequences` equal sequences: each brings `new_tokens` that end at position `context` - 1 and gets one row.
+  /// A step of `sequences` equal sequences: each brings `new_tokens` that end at position `context` - 1 and gets one
+  /// row.
   [[nodiscard]] static StepShape uniform(std::int64_t sequences, std::int64_t new_tokens, std::int64_t context);
 
   bool operator==(const StepShape&) const = default;

@@ -20,9 +20,11 @@ class OpVerifier {
       case OpKind::linear: return arity(1, 1), projection(in(0), out(0));
       case OpKind::add_bias: return arity(1, 1), same(in(0), out(0)), vectors(width(in(0)));
       case OpKind::rope_table:
-        return arity(2, 1), shape(in(0), {tokens()}), shape(in(1), {tokens()}), shape(out(0), {tokens(), fixed(rotary_dim())});
+        return arity(2, 1), shape(in(0), {tokens()}), shape(in(1), {tokens()}),
+               shape(out(0), {tokens(), fixed(rotary_dim())});
       case OpKind::rope: return arity(2, 1), rotary();
-      case OpKind::kv_write: return arity(5, 1), kv_operands(2), rows_of(in(0), kv_width()), rows_of(in(1), kv_width()), state(out(0));
+      case OpKind::kv_write:
+        return arity(5, 1), kv_operands(2), rows_of(in(0), kv_width()), rows_of(in(1), kv_width()), state(out(0));
       case OpKind::split_heads: return arity(1, 1), rows_of(in(0), query_width()), shape(out(0), head_major());
       case OpKind::attention:
         return arity(5, 1), kv_operands(1), shape(in(0), head_major()), same(in(0), out(0)), state(in(4));
@@ -31,14 +33,17 @@ class OpVerifier {
       case OpKind::activate_gated: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0));
       case OpKind::residual: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0));
       case OpKind::gather_rows:
-        return arity(2, 1), shape(in(1), {sized(Symbol::rows)}), shape(out(0), {sized(Symbol::rows), in(0).shape.back()});
+        return arity(2, 1), shape(in(1), {sized(Symbol::rows)}),
+               shape(out(0), {sized(Symbol::rows), in(0).shape.back()});
       case OpKind::mean_pool:
-        return arity(2, 1), shape(in(1), sequence_table()), shape(out(0), {sized(Symbol::sequences), in(0).shape.back()});
+        return arity(2, 1), shape(in(1), sequence_table()),
+               shape(out(0), {sized(Symbol::sequences), in(0).shape.back()});
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::layout_attention:
         return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), state(in(4));
       case OpKind::norm_mlp_up: return arity(1, 1), norm_mlp_up();
-      case OpKind::output_residual: return arity(2, 1), projection(in(0), out(0)), same(in(1), out(0)), vectors(width(out(0)));
+      case OpKind::output_residual:
+        return arity(2, 1), projection(in(0), out(0)), same(in(1), out(0)), vectors(width(out(0)));
     }
     expect(false, "has no rule in verify");
   }
@@ -69,8 +74,8 @@ class OpVerifier {
            op_.outputs.size(), " outputs, not ", inputs, " and ", outputs);
   }
   void shape(const Buffer& buffer, const std::vector<Dim>& expected) const {
-    expect(buffer.shape == expected, "wants another shape of ", buffer.name, ", which is ", shape_text(buffer), "; expected ",
-           shape_text(Buffer{.name = {}, .kind = {}, .type = {}, .shape = expected}));
+    expect(buffer.shape == expected, "wants another shape of ", buffer.name, ", which is ", shape_text(buffer),
+           "; expected ", shape_text(Buffer{.name = {}, .kind = {}, .type = {}, .shape = expected}));
   }
   void same(const Buffer& a, const Buffer& b) const {
     shape(b, a.shape);
@@ -83,22 +88,23 @@ class OpVerifier {
     for (const WeightIndex index : op_.weights) {
       const WeightDeclaration& weight = plan_.weight(index);
       if (is_vector(weight.id.slot))
-        expect(weight.rows == 1 && weight.columns == size, "wants ", size, " elements of ", to_string(weight.id), ", which has ",
-               weight.rows, " x ", weight.columns);
+        expect(weight.rows == 1 && weight.columns == size, "wants ", size, " elements of ", to_string(weight.id),
+               ", which has ", weight.rows, " x ", weight.columns);
     }
   }
   void projection(const Buffer& x, const Buffer& y) const {
     const WeightDeclaration& weight = plan_.matrix(op_);
-    expect(x.shape.size() == 2 && y.shape.size() == 2 && x.shape[0] == y.shape[0], "wants rows of ", x.name, " and ", y.name);
-    expect(weight.columns == width(x) && weight.rows == width(y), "multiplies ", shape_text(x), " by ", to_string(weight.id), " [",
-           weight.rows, ", ", weight.columns, "] into ", shape_text(y));
+    expect(x.shape.size() == 2 && y.shape.size() == 2 && x.shape[0] == y.shape[0], "wants rows of ", x.name, " and ",
+           y.name);
+    expect(weight.columns == width(x) && weight.rows == width(y), "multiplies ", shape_text(x), " by ",
+           to_string(weight.id), " [", weight.rows, ", ", weight.columns, "] into ", shape_text(y));
   }
   /// Weight `slot` maps a row of `inputs` to `outputs`; its bias (the slot after it), where the op has one, fits.
   void matrix(Slot slot, std::int64_t inputs, std::int64_t outputs) const {
     const WeightDeclaration* weight = plan_.weight(op_, slot);
     expect(weight != nullptr, "lacks its weight ", to_string(slot));
-    expect(weight->columns == inputs && weight->rows == outputs, "wants ", to_string(slot), " [", outputs, ", ", inputs, "], found [",
-           weight->rows, ", ", weight->columns, "]");
+    expect(weight->columns == inputs && weight->rows == outputs, "wants ", to_string(slot), " [", outputs, ", ", inputs,
+           "], found [", weight->rows, ", ", weight->columns, "]");
     const WeightDeclaration* bias = plan_.weight(op_, static_cast<Slot>(static_cast<int>(slot) + 1));
     if (bias != nullptr) expect(bias->columns == outputs, "wants ", outputs, " elements of ", to_string(bias->id));
   }
@@ -132,7 +138,8 @@ class OpVerifier {
     rows_of(in(0), std::int64_t{op_.attributes.heads} * op_.attributes.head_dim);
     same(in(0), out(0));
     shape(in(1), {tokens(), fixed(rotary_dim())});
-    expect(rotary_dim() > 0 && rotary_dim() <= op_.attributes.head_dim, "rotates ", rotary_dim(), " of ", op_.attributes.head_dim);
+    expect(rotary_dim() > 0 && rotary_dim() <= op_.attributes.head_dim, "rotates ", rotary_dim(), " of ",
+           op_.attributes.head_dim);
   }
   void norm_qkv() const {
     const bool rope = op_.attributes.rope.has_value();
@@ -190,8 +197,8 @@ void verify_flow(const Plan& plan) {
       defined[i] = true;
     }
     for (const WeightIndex index : op.weights)
-      at.expect(static_cast<std::size_t>(index) < plan.weights.size(), "uses weight ", static_cast<std::size_t>(index), " of ",
-                plan.weights.size());
+      at.expect(static_cast<std::size_t>(index) < plan.weights.size(), "uses weight ", static_cast<std::size_t>(index),
+                " of ", plan.weights.size());
   }
   for (std::size_t i = 0; i < plan.buffers.size(); ++i) {
     const Buffer& buffer = plan.buffers[i];
@@ -211,7 +218,8 @@ void verify_order(const Plan& plan) {
     if (op.layer < 0) {
       left_layers = left_layers || before.layer >= 0;
     } else {
-      at.expect(!left_layers && op.layer >= before.layer, "stands after layer ", before.layer, left_layers ? " and after the head" : "");
+      at.expect(!left_layers && op.layer >= before.layer, "stands after layer ", before.layer,
+                left_layers ? " and after the head" : "");
     }
     if (before.region == Region::none || (before.layer == op.layer && before.region == op.region)) continue;
     // A layer has two output regions (attention's and the MLP's); the others are closed for good.

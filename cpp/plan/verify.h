@@ -6,7 +6,8 @@
 namespace lamella {
 
 /// Checks that
-///  - every buffer and weight index exists; inputs and states are never defined by an op; every activation and output is
+///  - every buffer and weight index exists; inputs and states are never defined by an op; every activation and output
+///  is
 ///    defined exactly once, before its first use; every activation is used and every output defined;
 ///  - operands have the shapes and element types that the op's kind asks for, symbols unified, and weights fit them;
 ///  - a layer's attention reads a KV state that an op before it in the same layer has written;

@@ -12,7 +12,8 @@
 
 namespace lamella {
 
-/// The two roofs that bound every op: memory reads in bytes/s and fp32 multiply-adds in FLOP/s, both measured on this machine.
+/// The two roofs that bound every op: memory reads in bytes/s and fp32 multiply-adds in FLOP/s, both measured on this
+/// machine.
 struct Roofline {
   double bytes_per_s = 0.0;
   double flops_per_s = 0.0;

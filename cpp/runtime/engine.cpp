@@ -11,7 +11,8 @@
 namespace lamella {
 namespace {
 
-/// Rows of logits that a step can return at most when logits() asks for every position: bounds the [rows][vocabulary] buffer.
+/// Rows of logits that a step can return at most when logits() asks for every position: bounds the [rows][vocabulary]
+/// buffer.
 constexpr std::int64_t most_logit_rows = 64;
 
 double now_seconds() {
@@ -40,8 +41,22 @@ EngineConfig resolved(EngineConfig config, const ModelSpec& spec) {
   within("max_num_batched_tokens", config.max_num_batched_tokens, 1, 1 << 20);
   // Every generating sequence brings a token, so a step must have room for all of them.
   config.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_num_seqs);
-  if (spec.head.kind == HeadKind::hidden) config.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_model_len);
+  if (spec.head.kind == HeadKind::hidden)
+    config.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_model_len);
   return config;
+}
+
+/// Validates every item; where there are several, the error names the index of the first that does not pass.
+template <typename Item, typename Validate>
+void validate_each(std::string_view what, const std::vector<Item>& items, const Validate& validate_one) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    try {
+      validate_one(items[i]);
+    } catch (const Error& error) {
+      if (items.size() == 1) throw;
+      throw Error(error.code(), concat(what, " ", i, ": ", error.what()));
+    }
+  }
 }
 
 /// Blocks that a call holds for itself, given back when it ends.
@@ -60,8 +75,9 @@ class HeldBlocks {
     const std::int64_t count = KvBlockPool::blocks_for(tokens);
     sequences_.emplace_back();
     if (!pool_.take(count, sequences_.back()))
-      throw Error(ErrorCode::overloaded, concat("the KV cache has ", pool_.total() - pool_.used(), " of ", pool_.total(),
-                                                " blocks free and this call needs ", count, "; wait for other requests to end"));
+      throw Error(ErrorCode::overloaded,
+                  concat("the KV cache has ", pool_.total() - pool_.used(), " of ", pool_.total(),
+                         " blocks free and this call needs ", count, "; wait for other requests to end"));
     return sequences_.back();
   }
 
@@ -158,7 +174,7 @@ Executor& Engine::executor(PlanOutput output) const {
   return *found;
 }
 
-// ---- requests ------------------------------------------------------------------------------------------------------------
+// ---- requests --------------------------------------------------------------------------------------------------------
 
 void Engine::validate_tokens(std::span<const std::int32_t> tokens) const {
   if (tokens.empty()) throw Error(ErrorCode::invalid_argument, "the prompt has no tokens");
@@ -168,34 +184,31 @@ void Engine::validate_tokens(std::span<const std::int32_t> tokens) const {
                   concat("prompt token ", i, " is ", tokens[i], "; the vocabulary has ids 0 to ", spec_.vocab - 1));
   const auto length = static_cast<std::int64_t>(tokens.size());
   if (length > config_.max_model_len)
-    throw Error(ErrorCode::context_too_long, concat("the prompt has ", length, " tokens and the context holds ", config_.max_model_len,
-                                                    "; shorten it or raise max_model_len"));
+    throw Error(ErrorCode::context_too_long, concat("the prompt has ", length, " tokens and the context holds ",
+                                                    config_.max_model_len, "; shorten it or raise max_model_len"));
 }
 
 void Engine::validate_request(const Request& request) const {
-  if (is_encoder()) throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is an encoder and generates nothing; use encode()"));
+  if (is_encoder())
+    throw Error(ErrorCode::invalid_argument,
+                concat(spec_.family, " is an encoder and generates nothing; use encode()"));
   validate(request.sampling, spec_.vocab);
   validate_tokens(request.prompt);
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());
   if (request.sampling.max_tokens > config_.max_model_len - prompt)
     throw Error(ErrorCode::context_too_long,
-                concat("a prompt of ", prompt, " tokens plus max_tokens ", request.sampling.max_tokens, " exceeds the context of ",
-                       config_.max_model_len, "; ask for at most ", config_.max_model_len - prompt));
+                concat("a prompt of ", prompt, " tokens plus max_tokens ", request.sampling.max_tokens,
+                       " exceeds the context of ", config_.max_model_len, "; ask for at most ",
+                       config_.max_model_len - prompt));
   const std::int64_t blocks = KvBlockPool::blocks_for(prompt + request.sampling.max_tokens);
   if (blocks > kv_blocks_->total())
-    throw Error(ErrorCode::out_of_memory, concat("the request needs ", blocks, " KV blocks and the cache has ", kv_blocks_->total(),
-                                                 " in all; lower max_tokens or raise memory_budget"));
+    throw Error(ErrorCode::out_of_memory,
+                concat("the request needs ", blocks, " KV blocks and the cache has ", kv_blocks_->total(),
+                       " in all; lower max_tokens or raise memory_budget"));
 }
 
 void Engine::validate_requests(const std::vector<Request>& requests) const {
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    try {
-      validate_request(requests[i]);
-    } catch (const Error& error) {
-      if (requests.size() == 1) throw;
-      throw Error(error.code(), concat("request ", i, ": ", error.what()));
-    }
-  }
+  validate_each("request", requests, [&](const Request& request) { validate_request(request); });
 }
 
 RequestId Engine::submit(Request request) {
@@ -288,11 +301,13 @@ void Engine::end(Sequence& sequence, FinishReason reason, std::optional<Error> e
 Progress Engine::poll(RequestId id) {
   const std::lock_guard lock(state_);
   Sequence* sequence = scheduler_->find(id);
-  if (sequence == nullptr) throw Error(ErrorCode::invalid_argument, concat("no request ", id, "; its result was already taken"));
-  Progress progress{.new_tokens = {sequence->tokens.begin() + sequence->prompt_tokens + sequence->delivered, sequence->tokens.end()},
-                    .reason = sequence->reason,
-                    .error = sequence->error,
-                    .first_token_s = sequence->first_token_s};
+  if (sequence == nullptr)
+    throw Error(ErrorCode::invalid_argument, concat("no request ", id, "; its result was already taken"));
+  Progress progress{
+      .new_tokens = {sequence->tokens.begin() + sequence->prompt_tokens + sequence->delivered, sequence->tokens.end()},
+      .reason = sequence->reason,
+      .error = sequence->error,
+      .first_token_s = sequence->first_token_s};
   sequence->delivered += static_cast<std::int64_t>(progress.new_tokens.size());
   if (progress.reason != FinishReason::running) scheduler_->forget(id);
   return progress;
@@ -303,17 +318,18 @@ void Engine::cancel(RequestId id) {
   const std::lock_guard lock(state_);
   Sequence* sequence = scheduler_->find(id);
   if (sequence == nullptr || sequence->reason != FinishReason::running) return;
-  if (not_stepping.owns_lock()) {
+  if (not_stepping.owns_lock() || sequence->blocks.empty()) {  // without blocks it still waits
     end(*sequence, FinishReason::cancelled);
   } else {
     sequence->cancel_requested = true;  // a step may be using its blocks right now
   }
 }
 
-// ---- whole sequences at once -----------------------------------------------------------------------------------------------
+// ---- whole sequences at once -----------------------------------------------------------------------------------------
 
 std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
-  if (is_encoder()) throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is an encoder: it has no logits; use encode()"));
+  if (is_encoder())
+    throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is an encoder: it has no logits; use encode()"));
   validate_tokens(tokens);
   const std::lock_guard one_step(stepping_);
   HeldBlocks held(*kv_blocks_, state_);
@@ -324,15 +340,17 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
   const std::int64_t at_once = std::min(most_logit_rows, config_.max_num_batched_tokens);
   for (std::int64_t begin = 0; begin < length; begin += at_once) {
     const std::int64_t count = std::min(at_once, length - begin);
-    const std::span<const float> rows = executor(PlanOutput::logits).run(chunk_step({{tokens, begin, count, blocks}}, true));
+    const std::span<const float> rows =
+        executor(PlanOutput::logits).run(chunk_step({{tokens, begin, count, blocks}}, true));
     result.insert(result.end(), rows.begin(), rows.end());
   }
   return result;
 }
 
 std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std::int32_t>>& inputs, Pooling pooling) {
-  if (!is_encoder()) throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is a decoder; encode() is for encoders"));
-  for (const std::vector<std::int32_t>& input : inputs) validate_tokens(input);
+  if (!is_encoder())
+    throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is a decoder; encode() is for encoders"));
+  validate_each("input", inputs, [&](const std::vector<std::int32_t>& input) { validate_tokens(input); });
   const PlanOutput output = pooling == Pooling::mean     ? PlanOutput::mean
                             : pooling == Pooling::pooler ? PlanOutput::pooler
                                                          : PlanOutput::hidden;
@@ -362,7 +380,7 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
   return results;
 }
 
-// ---- figures ---------------------------------------------------------------------------------------------------------------
+// ---- figures ---------------------------------------------------------------------------------------------------------
 
 const Roofline& Engine::roofline() {
   const std::lock_guard one_step(stepping_);
@@ -374,10 +392,12 @@ std::vector<ExplainRow> Engine::explain(const StepShape& shape) {
   if (shape.sequences < 1 || shape.tokens < shape.sequences || shape.kv_tokens < shape.tokens)
     throw Error(ErrorCode::invalid_argument, "batch_size and tokens must be at least 1 and context at least tokens");
   const std::int64_t context = shape.kv_tokens / shape.sequences, new_tokens = shape.tokens / shape.sequences;
-  if (context > config_.max_model_len || shape.tokens > config_.max_num_batched_tokens || shape.sequences > config_.max_num_seqs)
+  if (context > config_.max_model_len || shape.tokens > config_.max_num_batched_tokens ||
+      shape.sequences > config_.max_num_seqs)
     throw Error(ErrorCode::invalid_argument,
-                concat("a step of ", shape.sequences, " x ", new_tokens, " tokens at context ", context, " exceeds the engine's limits: ",
-                       config_.max_num_seqs, " sequences, ", config_.max_num_batched_tokens, " tokens, context ", config_.max_model_len));
+                concat("a step of ", shape.sequences, " x ", new_tokens, " tokens at context ", context,
+                       " exceeds the engine's limits: ", config_.max_num_seqs, " sequences, ",
+                       config_.max_num_batched_tokens, " tokens, context ", config_.max_model_len));
   const Roofline roof = roofline();
   const std::lock_guard one_step(stepping_);
   HeldBlocks held(*kv_blocks_, state_);
@@ -391,7 +411,8 @@ std::vector<ExplainRow> Engine::explain(const StepShape& shape) {
   constexpr int repeats = 3;
   std::vector<double> best = runner.run_timed(step);
   for (int i = 1; i < repeats; ++i)
-    std::ranges::transform(best, runner.run_timed(step), best.begin(), [](double a, double b) { return std::min(a, b); });
+    std::ranges::transform(best, runner.run_timed(step), best.begin(),
+                           [](double a, double b) { return std::min(a, b); });
   return explain_rows(runner.plan(), step.shape(), roof, [&](std::size_t op) { return runner.kernel_name(op); }, best);
 }
 

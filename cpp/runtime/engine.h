@@ -1,4 +1,5 @@
-// The engine: weights, KV cache, plans and the loop that feeds them. Everything that callers in any language see goes through it.
+// The engine: weights, KV cache, plans and the loop that feeds them. Everything that callers in any language see goes
+// through it.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,7 @@ struct EngineConfig {
   DataType dtype = DataType::f32;
   bool deep_fusion = true;
   std::int64_t max_num_seqs = 32;
-  std::int64_t max_model_len = 0;           // tokens; 0: the model's own context
+  std::int64_t max_model_len = 0;  // tokens; 0: the model's own context
   std::int64_t max_num_batched_tokens = 512;  // tokens a step; raised to max_model_len for encoders, which never chunk
   std::optional<std::uint64_t> memory_budget;  // bytes; none: what the machine has free
 };
@@ -40,19 +41,20 @@ struct EngineStats {
 /// How encode() turns an encoder's rows into its result.
 enum class Pooling : std::uint8_t { none, mean, cls, pooler };
 
-/// Runs one model on one device. Thread-safe: any thread may submit, cancel and poll; `step` runs one step at a time, whoever calls
-/// it, so that callers who step until their own request is over serve one another.
+/// Runs one model on one device. Thread-safe: any thread may submit, cancel and poll; `step` runs one step at a time,
+/// whoever calls it, so that callers who step until their own request is over serve one another.
 class Engine {
  public:
   /// Puts weights where the engine wants them; called once, after the memory budget was checked.
   using FillWeights = std::function<void(ResidentWeights&, ThreadTeam&)>;
 
-  /// Plans, checks the budget, then loads. Errors: those of validate, build_plan, split_memory and `fill`, and invalid_argument for
-  /// limits outside their range.
+  /// Plans, checks the budget, then loads. Errors: those of validate, build_plan, split_memory and `fill`, and
+  /// invalid_argument for limits outside their range.
   Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill);
   ~Engine();
 
-  /// Checks the request and queues it. Errors: invalid_argument, context_too_long; a refused request leaves no trace but a count.
+  /// Checks the request and queues it. Errors: invalid_argument, context_too_long; a refused request leaves no trace
+  /// but a count.
   [[nodiscard]] RequestId submit(Request request);
   /// Runs one step of whatever is queued; false when there is nothing to do.
   bool step();
@@ -60,13 +62,17 @@ class Engine {
   [[nodiscard]] Progress poll(RequestId id);
   /// Ends the request before its next step; unknown ids are ignored, since it may have ended by itself.
   void cancel(RequestId id);
-  /// Checks that every request could be accepted, before any is: the message names the index of the first that could not.
+  /// Checks that every request could be accepted, before any is: the message names the index of the first that could
+  /// not.
   void validate_requests(const std::vector<Request>& requests) const;
 
-  /// Logits of every position, [tokens][vocabulary]. Errors: as submit, and overloaded while other requests hold the KV cache.
+  /// Logits of every position, [tokens][vocabulary]. Errors: as submit, and overloaded while other requests hold the KV
+  /// cache.
   [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> tokens);
-  /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Inputs longer than the context: context_too_long.
-  [[nodiscard]] std::vector<std::vector<float>> encode(const std::vector<std::vector<std::int32_t>>& inputs, Pooling pooling);
+  /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Inputs longer than the context:
+  /// context_too_long.
+  [[nodiscard]] std::vector<std::vector<float>> encode(const std::vector<std::vector<std::int32_t>>& inputs,
+                                                       Pooling pooling);
 
   /// The plan's ops with cost, roofline and measured time for a uniform step; runs it three times on scratch KV blocks.
   [[nodiscard]] std::vector<ExplainRow> explain(const StepShape& shape);
@@ -80,7 +86,9 @@ class Engine {
   [[nodiscard]] const Roofline& roofline();
 
  private:
-  [[nodiscard]] PlanOutput default_output() const noexcept { return is_encoder() ? PlanOutput::hidden : PlanOutput::logits; }
+  [[nodiscard]] PlanOutput default_output() const noexcept {
+    return is_encoder() ? PlanOutput::hidden : PlanOutput::logits;
+  }
   [[nodiscard]] Plan make_plan(PlanOutput output) const;
   [[nodiscard]] Executor& executor(PlanOutput output) const;
   void validate_request(const Request& request) const;
@@ -101,8 +109,8 @@ class Engine {
   mutable std::mutex making_executors_;  // guards executors_; taken last
   Roofline roofline_;
 
-  std::mutex stepping_;        // one step at a time; taken before state_
-  mutable std::mutex state_;   // scheduler, blocks and counters
+  std::mutex stepping_;  // one step at a time; taken before state_
+  mutable std::mutex state_;  // scheduler, blocks and counters
   EngineStats counters_;
 };
 

@@ -23,16 +23,24 @@ double roofline_seconds(const Cost& cost, const Roofline& roofline) {
 }  // namespace
 
 std::vector<ExplainRow> explain_rows(const Plan& plan, const StepShape& shape, const Roofline& roofline,
-                                     const std::function<std::string(std::size_t)>& kernels, const std::vector<double>& seconds) {
+                                     const std::function<std::string(std::size_t)>& kernels,
+                                     const std::vector<double>& seconds) {
   std::vector<ExplainRow> rows;
   for (std::size_t i = 0; i < plan.ops.size(); ++i) {
     const Op& op = plan.ops[i];
     const Cost price = cost(plan, op, shape);
     const Buffer& result = plan.buffer(op.outputs.front());
-    rows.push_back({.op = std::string(to_string(op.kind)), .region = std::string(to_string(op.region)),
-                    .inputs = names(plan, op.inputs), .outputs = names(plan, op.outputs), .shape = shape_text(result, shape),
-                    .dtype = std::string(to_string(result.type)), .kernel = kernels ? kernels(i) : "", .layer = op.layer,
-                    .bytes_read = price.bytes_read, .bytes_written = price.bytes_written, .flops = price.flops,
+    rows.push_back({.op = std::string(to_string(op.kind)),
+                    .region = std::string(to_string(op.region)),
+                    .inputs = names(plan, op.inputs),
+                    .outputs = names(plan, op.outputs),
+                    .shape = shape_text(result, shape),
+                    .dtype = std::string(to_string(result.type)),
+                    .kernel = kernels ? kernels(i) : "",
+                    .layer = op.layer,
+                    .bytes_read = price.bytes_read,
+                    .bytes_written = price.bytes_written,
+                    .flops = price.flops,
                     .roofline_s = roofline_seconds(price, roofline),
                     .measured_s = seconds.empty() ? std::nullopt : std::optional(seconds[i])});
   }

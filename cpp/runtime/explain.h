@@ -21,7 +21,8 @@ struct ExplainRow {
   std::optional<double> measured_s;
 };
 
-/// Rows for every op. `kernels` names the kernel of an op by number (empty: none chosen); `seconds` holds measured times or is empty.
+/// Rows for every op. `kernels` names the kernel of an op by number (empty: none chosen); `seconds` holds measured
+/// times or is empty.
 [[nodiscard]] std::vector<ExplainRow> explain_rows(const Plan& plan, const StepShape& shape, const Roofline& roofline,
                                                    const std::function<std::string(std::size_t)>& kernels,
                                                    const std::vector<double>& seconds);

@@ -1,6 +1,7 @@
 #include "runtime/memory_budget.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <sstream>
 
@@ -13,25 +14,7 @@ namespace {
 /// Left to the process itself and to others where the user gave no budget.
 constexpr double usable_share = 0.9;
 
-std::string table(const MemorySplit& split) {
-  return concat("weights ", human_bytes(split.weights), ", KV cache ", human_bytes(split.kv), ", activations ",
-                human_bytes(split.activations), ", together ", human_bytes(split.total()), ", budget ", human_bytes(split.budget));
-}
-
-/// What the user could change, best first.
-std::string advice(const BudgetRequest& request, const MemorySplit& split) {
-  const std::uint64_t fixed_part = request.weights + request.activations;
-  if (fixed_part >= split.budget)
-    return concat("the weights and activations alone exceed it: give memory_budget (--memory-budget) of at least ", human_bytes(split.total()),
-                  ", a smaller max_num_batched_tokens, dtype bfloat16 or a smaller model");
-  const std::uint64_t blocks = (split.budget - fixed_part) / request.kv_bytes_per_block;
-  return concat("max_model_len=", blocks * kv_block_tokens, " (--max-model-len ", blocks * kv_block_tokens, ") would fit, or memory_budget of ",
-                human_bytes(split.total()));
-}
-
-}  // namespace
-
-std::string human_bytes(std::uint64_t bytes) {
+std::string bytes_text(std::uint64_t bytes, bool round_up) {
   constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   auto value = static_cast<double>(bytes);
   std::size_t unit = 0;
@@ -39,14 +22,41 @@ std::string human_bytes(std::uint64_t bytes) {
     value /= 1024.0;
     ++unit;
   }
+  if (round_up) value = std::ceil(value * 100.0) / 100.0;
   std::ostringstream out;
   out << std::fixed << std::setprecision(unit == 0 ? 0 : 2) << value << " " << units[unit];
   return std::move(out).str();
 }
 
+std::string table(const MemorySplit& split) {
+  return concat("weights ", human_bytes(split.weights), ", KV cache ", human_bytes(split.kv), ", activations ",
+                human_bytes(split.activations), ", together ", human_bytes(split.total()), ", budget ",
+                human_bytes(split.budget));
+}
+
+/// What the user could change, best first. A size that is advised is rounded up: given as it stands, it fits.
+std::string advice(const BudgetRequest& request, const MemorySplit& split) {
+  const std::uint64_t fixed_part = request.weights + request.activations;
+  const std::string enough = bytes_text(split.total(), true);
+  if (fixed_part >= split.budget)
+    return concat("the weights and activations alone exceed it: give memory_budget (--memory-budget) of at least ",
+                  enough, ", a smaller max_num_batched_tokens, dtype bfloat16 or a smaller model");
+  const std::uint64_t blocks = (split.budget - fixed_part) / request.kv_bytes_per_block;
+  if (!request.keeps_kv || blocks == 0)  // an encoder's blocks hold one step, whatever its context
+    return concat("memory_budget (--memory-budget) of ", enough,
+                  " would fit, or fewer max_num_batched_tokens or max_num_seqs");
+  return concat("max_model_len=", blocks * kv_block_tokens, " (--max-model-len ", blocks * kv_block_tokens,
+                ") would fit, or memory_budget of ", enough);
+}
+
+}  // namespace
+
+std::string human_bytes(std::uint64_t bytes) { return bytes_text(bytes, false); }
+
 MemorySplit split_memory(const BudgetRequest& request) {
   MemorySplit split{.weights = request.weights, .activations = request.activations};
-  split.budget = request.budget.value_or(static_cast<std::uint64_t>(usable_share * static_cast<double>(request.available)));
+  split.budget =
+      request.budget.value_or(static_cast<std::uint64_t>(usable_share * static_cast<double>(request.available)));
 
   const std::int64_t one = KvBlockPool::blocks_for(request.keeps_kv ? request.max_model_len : request.step_tokens);
   // An encoder's step holds whole sequences, each rounded up to blocks.
@@ -55,11 +65,13 @@ MemorySplit split_memory(const BudgetRequest& request) {
   const std::uint64_t fixed_part = split.total();
   const std::uint64_t left = split.budget > fixed_part ? split.budget - fixed_part : 0;
   const std::uint64_t share = request.budget ? left / 2 : left / 4;
-  const auto affordable = request.kv_bytes_per_block == 0 ? wanted : static_cast<std::int64_t>(share / request.kv_bytes_per_block);
+  const auto affordable =
+      request.kv_bytes_per_block == 0 ? wanted : static_cast<std::int64_t>(share / request.kv_bytes_per_block);
   split.kv_blocks = std::max(least, std::min(wanted, affordable));
   split.kv = static_cast<std::uint64_t>(split.kv_blocks) * request.kv_bytes_per_block;
   if (split.total() > split.budget)
-    throw Error(ErrorCode::out_of_memory, concat("the model does not fit: ", table(split), "; ", advice(request, split)));
+    throw Error(ErrorCode::out_of_memory,
+                concat("the model does not fit: ", table(split), "; ", advice(request, split)));
   return split;
 }
 

@@ -33,9 +33,9 @@ struct BudgetRequest {
   std::optional<std::uint64_t> budget;   // the user's own limit
 };
 
-/// Gives the KV pool what max_num_seqs full sequences need, but at most a quarter of what weights and activations leave (half of it
-/// under an explicit budget), and at least one full sequence. Errors: out_of_memory with the whole table and the options that would
-/// fit, before anything is allocated.
+/// Gives the KV pool what max_num_seqs full sequences need, but at most a quarter of what weights and activations leave
+/// (half of it under an explicit budget), and at least one full sequence. Errors: out_of_memory with the whole table
+/// and the options that would fit, before anything is allocated.
 [[nodiscard]] MemorySplit split_memory(const BudgetRequest& request);
 
 /// "1.23 GiB".

@@ -50,8 +50,9 @@ class Scheduler {
   RequestId add(Request request, double now_s);
   /// The sequence, or nullptr once `forget` was called.
   [[nodiscard]] Sequence* find(RequestId id) noexcept;
-  /// Admits waiting sequences while blocks and places last, in order of arrival, and picks the tokens of the next step: one for
-  /// every sequence that generates, then prompts in order of arrival, cut at the token budget. Empty when there is nothing to do.
+  /// Admits waiting sequences while blocks and places last, in order of arrival, and picks the tokens of the next step:
+  /// one for every sequence that generates, then prompts in order of arrival, cut at the token budget. Empty when there
+  /// is nothing to do.
   [[nodiscard]] std::vector<Scheduled> next();
   [[nodiscard]] StepInput step_input(const std::vector<Scheduled>& parts) const;
   /// Running sequences whose cancellation waits for a moment between steps.

@@ -21,8 +21,8 @@ StepInput::StepInput(std::int64_t tokens, std::int64_t sequences, std::int64_t r
 }
 
 std::size_t StepInput::begin(std::size_t part) const noexcept {
-  const std::array<std::int64_t, parts> sizes = {tokens(), tokens(), tokens(), tokens(), 2 * sequence_count(),
-                                                 sequence_count() * kv_blocks(), rows()};
+  const std::array<std::int64_t, parts> sizes = {
+      tokens(), tokens(), tokens(), tokens(), 2 * sequence_count(), sequence_count() * kv_blocks(), rows()};
   std::size_t offset = header_words;
   for (std::size_t i = 0; i < part; ++i) offset += static_cast<std::size_t>(sizes[i]);
   return offset;

@@ -9,9 +9,9 @@
 
 namespace lamella {
 
-/// Token ids, positions, block tables and output rows of one step, in one array of int32. Layout: five sizes (tokens, sequences,
-/// rows, KV blocks a sequence, version), then the arrays below in order. Sequence s owns tokens [first, first + count) in order of
-/// position; tokens of all sequences stand one after another.
+/// Token ids, positions, block tables and output rows of one step, in one array of int32. Layout: five sizes (tokens,
+/// sequences, rows, KV blocks a sequence, version), then the arrays below in order. Sequence s owns tokens [first,
+/// first + count) in order of position; tokens of all sequences stand one after another.
 class StepInput {
  public:
   StepInput(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks);
@@ -24,7 +24,9 @@ class StepInput {
   [[nodiscard]] std::span<std::int32_t> token_ids() noexcept { return part(0); }       // [tokens]
   [[nodiscard]] std::span<std::int32_t> positions() noexcept { return part(1); }       // [tokens]
   [[nodiscard]] std::span<std::int32_t> rope_lengths() noexcept { return part(2); }    // [tokens], see rope.h
-  [[nodiscard]] std::span<std::int32_t> token_types() noexcept { return part(3); }     // [tokens], zero without token types
+  [[nodiscard]] std::span<std::int32_t> token_types() noexcept {
+    return part(3);
+  }     // [tokens], zero without token types
   [[nodiscard]] std::span<std::int32_t> sequences() noexcept { return part(4); }       // [sequences][first, count]
   [[nodiscard]] std::span<std::int32_t> block_tables() noexcept { return part(5); }    // [sequences][kv_blocks]
   [[nodiscard]] std::span<std::int32_t> row_indices() noexcept { return part(6); }     // [rows], indices of tokens

@@ -15,7 +15,8 @@
 namespace lamella {
 namespace {
 
-/// Source bytes that one task reads at most, unless a single row is longer: large enough for the drive, small enough to stay in L2.
+/// Source bytes that one task reads at most, unless a single row is longer: large enough for the drive, small enough to
+/// stay in L2.
 constexpr std::int64_t chunk_bytes = 1 << 20;
 
 /// Rounds to the nearest bf16, ties to even. The caller has refused NaN and infinity.
@@ -67,8 +68,9 @@ class Loader {
     const std::int64_t stored_columns = source.transposed ? job.map.source_rows() : job.map.columns();
     const io::StorageTraits& storage = io::traits(tensor->type);
     if (stored_columns % storage.elements != 0)
-      throw Error(ErrorCode::unsupported_model, concat("tensor ", quoted(tensor->name), ": rows of ", stored_columns, " elements are no multiple of ",
-                                                       storage.name, "'s blocks of ", storage.elements));
+      throw Error(ErrorCode::unsupported_model,
+                  concat("tensor ", quoted(tensor->name), ": rows of ", stored_columns, " elements are no multiple of ",
+                         storage.name, "'s blocks of ", storage.elements));
     row_bytes_.push_back(stored_columns / storage.elements * storage.bytes);
 
     const std::int64_t rows_at_once = std::max<std::int64_t>(1, chunk_bytes / row_bytes_.back());
@@ -76,7 +78,8 @@ class Loader {
       cut(0, job.map.columns(), rows_at_once);
     } else {
       const std::int64_t step = job.map.ordered() ? rows_at_once : job.map.block_rows();
-      for (std::int64_t block = 0; block < job.map.rows(); block += job.map.block_rows()) cut(block, block + job.map.block_rows(), step);
+      for (std::int64_t block = 0; block < job.map.rows(); block += job.map.block_rows())
+        cut(block, block + job.map.block_rows(), step);
     }
   }
 
@@ -116,15 +119,18 @@ class Loader {
     const std::int64_t count = task.end - task.begin;
     const std::int64_t stored_columns = job.transposed ? job.map.source_rows() : job.map.columns();
     const std::int64_t block_begin = task.begin / job.map.block_rows() * job.map.block_rows();
-    const std::int64_t first = job.transposed ? task.begin : job.map.block_source(task.begin) + (task.begin - block_begin);
+    const std::int64_t first =
+        job.transposed ? task.begin : job.map.block_source(task.begin) + (task.begin - block_begin);
 
     raw.resize(static_cast<std::size_t>(count * row_bytes_[task.job]));
     values.resize(static_cast<std::size_t>(count * stored_columns));
-    reader_.read(*tensors_.files.at(job.tensor->file), job.tensor->offset + static_cast<std::uint64_t>(first * row_bytes_[task.job]), raw);
+    reader_.read(*tensors_.files.at(job.tensor->file),
+                 job.tensor->offset + static_cast<std::uint64_t>(first * row_bytes_[task.job]), raw);
     io::expand_row_range_to_f32(job.tensor->type, raw, values);
     if (!all_finite(values))
-      throw Error(ErrorCode::invalid_checkpoint, concat("tensor ", quoted(job.tensor->name), " holds NaN or infinity in rows ", first, " to ",
-                                                        first + count - 1, "; the file is damaged or was saved from a diverged model"));
+      throw Error(ErrorCode::invalid_checkpoint,
+                  concat("tensor ", quoted(job.tensor->name), " holds NaN or infinity in rows ", first, " to ",
+                         first + count - 1, "; the file is damaged or was saved from a diverged model"));
 
     const DataType type = weights_.type_of(*job.weight);
     std::byte* out = weights_.bytes(job.weight->id).data();
@@ -152,13 +158,14 @@ class Loader {
 constexpr float random_deviation = 0.02F;
 
 bool is_norm_scale(Slot slot) noexcept {
-  return slot == Slot::embedding_norm || slot == Slot::attention_norm || slot == Slot::mlp_norm || slot == Slot::final_norm;
+  return slot == Slot::embedding_norm || slot == Slot::attention_norm || slot == Slot::mlp_norm ||
+         slot == Slot::final_norm;
 }
 
 }  // namespace
 
-void load_weights(ResidentWeights& weights, const LoadRecipe& recipe, const io::TensorTable& tensors, io::Reader& reader,
-                  ThreadTeam& team, const LoadProgress& progress) {
+void load_weights(ResidentWeights& weights, const LoadRecipe& recipe, const io::TensorTable& tensors,
+                  io::Reader& reader, ThreadTeam& team, const LoadProgress& progress) {
   std::map<std::string_view, const WeightSource*> sources;
   for (const WeightSource& source : recipe) sources.emplace(source.weight, &source);
   Loader loader(weights, tensors, reader);

@@ -9,11 +9,12 @@
 
 namespace lamella {
 
-/// A canonical weight seen through its source (see WeightSource): `rows` x `columns` elements out of a tensor with `source_rows`
-/// rows. Vectors are one column here.
+/// A canonical weight seen through its source (see WeightSource): `rows` x `columns` elements out of a tensor with
+/// `source_rows` rows. Vectors are one column here.
 class RowMap {
  public:
-  /// Errors: invalid_checkpoint where the tensor's shape does not give the declared weight; expected and found are named.
+  /// Errors: invalid_checkpoint where the tensor's shape does not give the declared weight; expected and found are
+  /// named.
   RowMap(const WeightDeclaration& weight, const WeightSource& source, const io::TensorEntry& tensor);
 
   [[nodiscard]] std::int64_t rows() const noexcept { return rows_; }

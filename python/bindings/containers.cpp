@@ -158,8 +158,10 @@ void bind_containers(nb::module_& m) {
       .def("__len__", [](const TensorTable& table) { return table.tensors.size(); })
       .def("__contains__", [](const TensorTable& table, std::string_view name) { return table.find(name) != nullptr; });
 
-  m.def("open_checkpoint", open_released, "path"_a, "As TensorTable.open.");
+  m.def("open_checkpoint", open_released, "path"_a,
+        nb::sig("def open_checkpoint(path: str | os.PathLike[str]) -> TensorTable"), "As TensorTable.open.");
   m.def("check_model_file", io::check_model_file, "folder"_a, "name"_a,
+        nb::sig("def check_model_file(folder: str | os.PathLike[str], name: str) -> pathlib.Path"),
         "The real path of a file of a model folder; raises CheckpointError when it is missing, its name is not plain, "
         "or a link leads out.");
   m.def(

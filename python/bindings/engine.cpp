@@ -1,4 +1,5 @@
-// The engine for Python: requests in, progress out, arrays for checking. The GIL is released wherever the core computes.
+// The engine for Python: requests in, progress out, arrays for checking. The GIL is released wherever the core
+// computes.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/function.h>
@@ -27,7 +28,8 @@ using FloatArray = nb::ndarray<nb::numpy, float>;
 FloatArray to_numpy(std::vector<float>&& values, std::vector<std::size_t> shape) {
   auto owned = std::make_unique<std::vector<float>>(std::move(values));
   float* data = owned->data();
-  const nb::capsule owner(owned.release(), [](void* pointer) noexcept { delete static_cast<std::vector<float>*>(pointer); });
+  const nb::capsule owner(owned.release(),
+                          [](void* pointer) noexcept { delete static_cast<std::vector<float>*>(pointer); });
   return {data, shape.size(), shape.data(), owner};
 }
 
@@ -39,12 +41,13 @@ cpu::CpuOptions cpu_options(int threads, const std::optional<std::string>& kerne
     if (*kernels == cpu::to_string(set)) options.kernels = set;
     known += concat(known.empty() ? "" : ", ", cpu::to_string(set));
   }
-  if (!options.kernels) throw Error(ErrorCode::invalid_argument, concat("kernels is ", quoted(*kernels), "; this machine has ", known));
+  if (!options.kernels)
+    throw Error(ErrorCode::invalid_argument, concat("kernels is ", quoted(*kernels), "; this machine has ", known));
   return options;
 }
 
-std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineConfig& config, int threads, const std::optional<std::string>& kernels,
-                                    const Engine::FillWeights& fill) {
+std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineConfig& config, int threads,
+                                    const std::optional<std::string>& kernels, const Engine::FillWeights& fill) {
   return std::make_unique<Engine>(spec, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)), fill);
 }
 
@@ -61,12 +64,13 @@ std::unique_ptr<Engine> open_engine(const ModelSpec& spec, const LoadRecipe& rec
     progress(done, total);
   };
   io::PreadReader reader;
-  return make_engine(spec, config, threads, kernels,
-                     [&](ResidentWeights& weights, ThreadTeam& team) { load_weights(weights, recipe, tensors, reader, team, hundredths); });
+  return make_engine(spec, config, threads, kernels, [&](ResidentWeights& weights, ThreadTeam& team) {
+    load_weights(weights, recipe, tensors, reader, team, hundredths);
+  });
 }
 
-std::unique_ptr<Engine> random_engine(const ModelSpec& spec, std::uint64_t seed, const EngineConfig& config, int threads,
-                                      const std::optional<std::string>& kernels) {
+std::unique_ptr<Engine> random_engine(const ModelSpec& spec, std::uint64_t seed, const EngineConfig& config,
+                                      int threads, const std::optional<std::string>& kernels) {
   const nb::gil_scoped_release others_may_run;
   return make_engine(spec, config, threads, kernels,
                      [&](ResidentWeights& weights, ThreadTeam& team) { fill_random_weights(weights, seed, team); });
@@ -91,20 +95,22 @@ nb::list engine_encode(Engine& engine, const std::vector<Ids>& inputs, Pooling p
   nb::list arrays;
   for (std::vector<float>& result : results) {
     const std::size_t rows = result.size() / hidden;
-    arrays.append(pooling == Pooling::none ? to_numpy(std::move(result), {rows, hidden}) : to_numpy(std::move(result), {hidden}));
+    arrays.append(pooling == Pooling::none ? to_numpy(std::move(result), {rows, hidden})
+                                           : to_numpy(std::move(result), {hidden}));
   }
   return arrays;
 }
 
 void bind_requests(nb::module_& m) {
   nb::class_<SamplingParams>(m, "SamplingParams", "How the next token is chosen; see lamella.SamplingParams.")
-      .def("__init__",
-           [](SamplingParams* self, std::int64_t max_tokens, double temperature, std::int32_t top_k, double top_p, std::uint64_t seed,
-              Ids stop_token_ids) {
-             new (self) SamplingParams{max_tokens, temperature, top_k, top_p, seed, std::move(stop_token_ids)};
-           },
-           nb::kw_only(), "max_tokens"_a = 256, "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "seed"_a = 0,
-           "stop_token_ids"_a = Ids{})
+      .def(
+          "__init__",
+          [](SamplingParams* self, std::int64_t max_tokens, double temperature, std::int32_t top_k, double top_p,
+             std::uint64_t seed, Ids stop_token_ids) {
+            new (self) SamplingParams{max_tokens, temperature, top_k, top_p, seed, std::move(stop_token_ids)};
+          },
+          nb::kw_only(), "max_tokens"_a = 256, "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "seed"_a = 0,
+          "stop_token_ids"_a = Ids{})
       .def_ro("max_tokens", &SamplingParams::max_tokens)
       .def_ro("temperature", &SamplingParams::temperature)
       .def_ro("top_k", &SamplingParams::top_k)
@@ -113,15 +119,20 @@ void bind_requests(nb::module_& m) {
       .def_ro("stop_token_ids", &SamplingParams::stop_token_ids);
 
   nb::class_<Request>(m, "Request", "Token ids and how to go on from them.")
-      .def("__init__", [](Request* self, Ids prompt, SamplingParams sampling) { new (self) Request{std::move(prompt), std::move(sampling)}; },
-           "prompt"_a, "sampling"_a)
+      .def(
+          "__init__",
+          [](Request* self, Ids prompt, SamplingParams sampling) {
+            new (self) Request{std::move(prompt), std::move(sampling)};
+          },
+          "prompt"_a, "sampling"_a)
       .def_ro("prompt", &Request::prompt)
       .def_ro("sampling", &Request::sampling);
 
   nb::class_<Progress>(m, "Progress", "What is new about a request.")
       .def_ro("new_tokens", &Progress::new_tokens)
-      .def_prop_ro("reason", [](const Progress& progress) { return std::string(to_string(progress.reason)); },
-                   "running, stop, length, cancelled or error")
+      .def_prop_ro(
+          "reason", [](const Progress& progress) { return std::string(to_string(progress.reason)); },
+          "running, stop, length, cancelled or error")
       .def_prop_ro("finished", [](const Progress& progress) { return progress.reason != FinishReason::running; })
       .def_prop_ro("error",
                    [](const Progress& progress) -> std::optional<std::string> {
@@ -129,20 +140,24 @@ void bind_requests(nb::module_& m) {
                    })
       .def_prop_ro("error_code",
                    [](const Progress& progress) -> std::optional<std::string> {
-                     return progress.error ? std::optional<std::string>(to_string(progress.error->code())) : std::nullopt;
+                     return progress.error ? std::optional<std::string>(to_string(progress.error->code()))
+                                           : std::nullopt;
                    })
       .def_ro("first_token_s", &Progress::first_token_s);
 }
 
 void bind_records(nb::module_& m) {
   nb::class_<EngineConfig>(m, "EngineConfig", "Limits and switches of an engine; see lamella.Engine.")
-      .def("__init__",
-           [](EngineConfig* self, DataType dtype, bool deep_fusion, std::int64_t max_num_seqs, std::int64_t max_model_len,
-              std::int64_t max_num_batched_tokens, std::optional<std::uint64_t> memory_budget) {
-             new (self) EngineConfig{dtype, deep_fusion, max_num_seqs, max_model_len, max_num_batched_tokens, memory_budget};
-           },
-           nb::kw_only(), "dtype"_a, "deep_fusion"_a, "max_num_seqs"_a, "max_model_len"_a, "max_num_batched_tokens"_a,
-           "memory_budget"_a = nb::none())
+      .def(
+          "__init__",
+          [](EngineConfig* self, DataType dtype, bool deep_fusion, std::int64_t max_num_seqs,
+             std::int64_t max_model_len, std::int64_t max_num_batched_tokens,
+             std::optional<std::uint64_t> memory_budget) {
+            new (self)
+                EngineConfig{dtype, deep_fusion, max_num_seqs, max_model_len, max_num_batched_tokens, memory_budget};
+          },
+          nb::kw_only(), "dtype"_a, "deep_fusion"_a, "max_num_seqs"_a, "max_model_len"_a, "max_num_batched_tokens"_a,
+          "memory_budget"_a = nb::none())
       .def_ro("dtype", &EngineConfig::dtype)
       .def_ro("deep_fusion", &EngineConfig::deep_fusion)
       .def_ro("max_num_seqs", &EngineConfig::max_num_seqs)
@@ -184,7 +199,11 @@ void bind_engine(nb::module_& m) {
       .def("cancel", &Engine::cancel, "id"_a, Released())
       .def("validate_requests", &Engine::validate_requests, "requests"_a, Released())
       .def("logits", engine_logits, "tokens"_a, "Float32 array [tokens, vocabulary].")
-      .def("encode", engine_encode, "inputs"_a, "pooling"_a, "Float32 arrays, one an input.")
+      .def("encode", engine_encode, "inputs"_a, "pooling"_a,
+           nb::sig(
+               "def encode(self, inputs: collections.abc.Sequence[collections.abc.Sequence[int]], pooling: Pooling) -> "
+               "list[numpy.typing.NDArray[numpy.float32]]"),
+           "Float32 arrays, one an input.")
       .def("explain", &Engine::explain, "shape"_a, Released())
       .def("roofline", &Engine::roofline, Released(), nb::rv_policy::copy)
       .def("plan_table", [](const Engine& engine) { return to_table(engine.plan()); })
@@ -195,31 +214,38 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("device_name", [](Engine& engine) { return engine.device().name(); })
       .def_prop_ro("threads", [](Engine& engine) { return engine.device().team().size(); });
 
-  m.def("open_engine", open_engine, "spec"_a, "recipe"_a, "tensors"_a, "config"_a, "threads"_a = 0, "kernels"_a = nb::none(),
-        "progress"_a = nb::none(), "An engine with a checkpoint's weights.");
+  m.def("open_engine", open_engine, "spec"_a, "recipe"_a, "tensors"_a, "config"_a, "threads"_a = 0,
+        "kernels"_a = nb::none(), "progress"_a = nb::none(), "An engine with a checkpoint's weights.");
   m.def("random_engine", random_engine, "spec"_a, "seed"_a, "config"_a, "threads"_a = 0, "kernels"_a = nb::none(),
         "An engine with random weights: for shapes without a checkpoint.");
-  m.def("sample",
-        [](const nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>& logits, const SamplingParams& params,
-           std::uint32_t sample_index, std::int64_t position) {
-          validate(params, static_cast<std::int64_t>(logits.size()));
-          return sample({logits.data(), logits.size()}, params, sample_index, position);
-        },
-        "logits"_a, "params"_a, "sample_index"_a, "position"_a, "The token that the engine would choose from these logits.");
+  m.def(
+      "sample",
+      [](const nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>& logits,
+         const SamplingParams& params, std::uint32_t sample_index, std::int64_t position) {
+        validate(params, static_cast<std::int64_t>(logits.size()));
+        return sample({logits.data(), logits.size()}, params, sample_index, position);
+      },
+      "logits"_a, "params"_a, "sample_index"_a, "position"_a,
+      "The token that the engine would choose from these logits.");
 
   m.def("usable_cores", &cpu::usable_cores, "Cores that affinity and cgroup limits leave to this process.");
   m.def("processor_name", &cpu::processor_name);
   m.def("available_memory", &cpu::available_memory, "Bytes of memory free for this process, cgroup limits included.");
-  m.def("kernel_sets", [] {
-    std::vector<std::string> names;
-    for (const cpu::KernelSet set : cpu::available_kernel_sets()) names.emplace_back(cpu::to_string(set));
-    return names;
-  }, "Kernel sets that this machine runs, best last.");
-  m.def("measure_read_bandwidth", [](int threads) { return cpu::measure_read_bandwidth(threads); }, "threads"_a, Released(),
-        "Bytes/s that this many threads read from memory.");
-  m.def("measure_peak_flops",
-        [](int threads) { return cpu::measure_peak_flops(cpu::available_kernel_sets().back(), threads); }, "threads"_a, Released(),
-        "fp32 FLOP/s of this many threads, from registers.");
+  m.def(
+      "kernel_sets",
+      [] {
+        std::vector<std::string> names;
+        for (const cpu::KernelSet set : cpu::available_kernel_sets()) names.emplace_back(cpu::to_string(set));
+        return names;
+      },
+      "Kernel sets that this machine runs, best last.");
+  m.def(
+      "measure_read_bandwidth", [](int threads) { return cpu::measure_read_bandwidth(threads); }, "threads"_a,
+      Released(), "Bytes/s that this many threads read from memory.");
+  m.def(
+      "measure_peak_flops",
+      [](int threads) { return cpu::measure_peak_flops(cpu::available_kernel_sets().back(), threads); }, "threads"_a,
+      Released(), "fp32 FLOP/s of this many threads, from registers.");
 }
 
 }  // namespace lamella

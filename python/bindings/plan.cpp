@@ -21,8 +21,10 @@ namespace {
 /// A verified plan for one uniform step shape of `spec`.
 Plan plan_for(const ModelSpec& spec, DataType dtype, bool fused, const StepShape& shape) {
   const bool encoder = spec.head.kind == HeadKind::hidden;
-  Plan plan = build_plan(spec, {.dtype = dtype, .output = encoder ? PlanOutput::hidden : PlanOutput::logits,
-                                .kv_pool_blocks = shape.kv_blocks * shape.sequences, .bounds = shape});
+  Plan plan = build_plan(spec, {.dtype = dtype,
+                                .output = encoder ? PlanOutput::hidden : PlanOutput::logits,
+                                .kv_pool_blocks = shape.kv_blocks * shape.sequences,
+                                .bounds = shape});
   verify(plan);
   return fused ? deep_fusion(plan) : plan;
 }
@@ -30,11 +32,16 @@ Plan plan_for(const ModelSpec& spec, DataType dtype, bool fused, const StepShape
 }  // namespace
 
 void bind_plan(nb::module_& m) {
-  nb::enum_<DataType>(m, "DataType").value("float32", DataType::f32).value("bfloat16", DataType::bf16).value("int32", DataType::i32);
+  nb::enum_<DataType>(m, "DataType")
+      .value("float32", DataType::f32)
+      .value("bfloat16", DataType::bf16)
+      .value("int32", DataType::i32);
 
-  nb::class_<StepShape>(m, "StepShape", "The sizes of one step: tokens, sequences, rows, KV blocks and attended positions.")
-      .def_static("uniform", &StepShape::uniform, "sequences"_a, "new_tokens"_a, "context"_a,
-                  "`sequences` equal sequences that bring `new_tokens` each and end with `context` tokens in the cache.")
+  nb::class_<StepShape>(m, "StepShape",
+                        "The sizes of one step: tokens, sequences, rows, KV blocks and attended positions.")
+      .def_static(
+          "uniform", &StepShape::uniform, "sequences"_a, "new_tokens"_a, "context"_a,
+          "`sequences` equal sequences that bring `new_tokens` each and end with `context` tokens in the cache.")
       .def_ro("tokens", &StepShape::tokens)
       .def_ro("sequences", &StepShape::sequences)
       .def_ro("rows", &StepShape::rows)
@@ -60,28 +67,32 @@ void bind_plan(nb::module_& m) {
       .def_ro("roofline_s", &ExplainRow::roofline_s)
       .def_ro("measured_s", &ExplainRow::measured_s);
 
-  m.def("explain_plan",
-        [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape, const Roofline& roofline) {
-          return explain_rows(plan_for(spec, dtype, deep_fusion, shape), shape, roofline, {}, {});
-        },
-        "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "roofline"_a,
-        "Rows of the plan for a model that is not loaded: costs and roofline, no kernels and no measured times.");
-  m.def("plan_table",
-        [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape) {
-          return to_table(plan_for(spec, dtype, deep_fusion, shape));
-        },
-        "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "The plan, one op a line, with symbolic shapes.");
-  m.def("memory_table",
-        [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape) {
-          const Plan plan = plan_for(spec, dtype, deep_fusion, shape);
-          return to_table(plan, plan_buffers(plan));
-        },
-        "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "Where each buffer of the plan lies in its one allocation.");
-  m.def("weight_bytes_per_step",
-        [](const ModelSpec& spec, DataType dtype, const StepShape& shape) {
-          return weight_bytes_per_step(plan_for(spec, dtype, false, shape), shape);
-        },
-        "spec"_a, "dtype"_a, "shape"_a, "Bytes of weights that one step reads.");
+  m.def(
+      "explain_plan",
+      [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape, const Roofline& roofline) {
+        return explain_rows(plan_for(spec, dtype, deep_fusion, shape), shape, roofline, {}, {});
+      },
+      "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "roofline"_a,
+      "Rows of the plan for a model that is not loaded: costs and roofline, no kernels and no measured times.");
+  m.def(
+      "plan_table",
+      [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape) {
+        return to_table(plan_for(spec, dtype, deep_fusion, shape));
+      },
+      "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "The plan, one op a line, with symbolic shapes.");
+  m.def(
+      "memory_table",
+      [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape) {
+        const Plan plan = plan_for(spec, dtype, deep_fusion, shape);
+        return to_table(plan, plan_buffers(plan));
+      },
+      "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "Where each buffer of the plan lies in its one allocation.");
+  m.def(
+      "weight_bytes_per_step",
+      [](const ModelSpec& spec, DataType dtype, const StepShape& shape) {
+        return weight_bytes_per_step(plan_for(spec, dtype, false, shape), shape);
+      },
+      "spec"_a, "dtype"_a, "shape"_a, "Bytes of weights that one step reads.");
 }
 
 }  // namespace lamella

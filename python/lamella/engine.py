@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
+import operator
 import os
+import reprlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard, TypeVar, cast, overload
 
 from . import _core
 from .completion import Chunk, Completion, FinishReason, Timing
 from .errors import InvalidArgumentError, class_for_code
-from .params import SamplingParams, default_params
+from .params import SamplingParams, default_params, token_ids, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +59,18 @@ class EngineOptions:
     deep_fusion: bool = True
     kernels: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            whole_number(name, getattr(self, name), -(2**31), 2**31 - 1)
+        for name in ("max_model_len", "threads"):
+            if (value := getattr(self, name)) is not None and whole_number(name, value, -(2**31), 2**31 - 1) == 0:
+                raise InvalidArgumentError(f"{name} is 0; expected at least 1, or None")  # 0 is the core's None
+        whole_number("seed", self.seed, 0, 2**64 - 1)
+        if not isinstance(self.deep_fusion, bool):
+            raise InvalidArgumentError(f"deep_fusion is {reprlib.repr(self.deep_fusion)}; expected True or False")
+        if not isinstance(self.kernels, str | None):
+            raise InvalidArgumentError(f"kernels is {reprlib.repr(self.kernels)}; expected the name of a kernel set")
+
     def config(self, stored_dtype: str) -> _core.EngineConfig:
         """The core's configuration; `stored_dtype` decides what "auto" means."""
         return _core.EngineConfig(
@@ -71,26 +87,25 @@ def resolve_dtype(dtype: str, stored_dtype: str) -> _core.DataType:
     """The dtype of activations, KV cache and weights. "auto": float32 for a float32 checkpoint, bfloat16 for all others."""
     if dtype == "auto":
         return _core.DataType.float32 if stored_dtype in ("float32", "float64") else _core.DataType.bfloat16
-    if dtype not in _DTYPES:
-        raise InvalidArgumentError(f"dtype is {dtype!r}; expected auto, {', '.join(_DTYPES)}")
+    if str(dtype) not in _DTYPES:
+        raise InvalidArgumentError(f"dtype is {reprlib.repr(dtype)}; expected auto, {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
 
 
 def parse_bytes(size: int | str) -> int:
-    """Bytes of a size such as 2147483648, "2GiB" or "1.5 GB"."""
+    """Bytes of a size such as 2147483648, "2GiB" or "1.5 GB". Errors: `InvalidArgumentError` naming memory_budget."""
     if isinstance(size, int):
-        number, unit = float(size), ""
-    else:
-        text = size.strip()
-        digits = len(text) - len(text.lstrip("0123456789."))
-        unit = text[digits:].strip().upper()
-        try:
-            number = float(text[:digits])
-        except ValueError:
-            number = -1.0
-    if number <= 0 or unit not in _BYTE_UNITS:
-        raise InvalidArgumentError(f"size is {size!r}; expected bytes or a size such as 512MiB, 2GiB")
-    return int(number * _BYTE_UNITS[unit])
+        return whole_number("memory_budget", size, 1, 2**63 - 1)
+    text = str(size).strip()
+    digits = len(text) - len(text.lstrip("0123456789."))
+    unit = text[digits:].strip().upper()
+    try:
+        number = float(text[:digits])
+    except ValueError:
+        number = -1.0
+    if unit not in _BYTE_UNITS or not 1 <= (amount := number * _BYTE_UNITS[unit]) < 2**63:
+        raise InvalidArgumentError(f"memory_budget is {reprlib.repr(size)}; expected bytes or a size such as 512MiB")
+    return int(amount)
 
 
 class Engine:
@@ -171,9 +186,13 @@ class Engine:
     def _set_up(self, core: _core.Engine, checkpoint: Checkpoint | None, seed: int, load_s: float) -> None:
         self._core: _core.Engine | None = core
         self._checkpoint = checkpoint
+        self._process = os.getpid()
         self._seed = seed
-        self._requests = 0
-        self._defaults = default_params(checkpoint.generation_config if checkpoint else {})
+        self._numbers = itertools.count()  # of requests without a seed; next() is one step for all threads
+        defaults = default_params(checkpoint.generation_config if checkpoint else {})
+        # What a request asks for is refused where it does not fit; what the model's files say is clipped.
+        self._default_max_tokens = defaults.max_tokens if defaults.max_tokens is not None else DEFAULT_MAX_TOKENS
+        self._defaults = dataclasses.replace(defaults, max_tokens=None, top_k=min(defaults.top_k, core.spec.vocab))
         self.load_s = load_s
 
     # ---- generation ------------------------------------------------------------------------------------------------
@@ -182,7 +201,7 @@ class Engine:
     def generate(self, prompts: str, params: SamplingParams | None = None, **overrides: Any) -> Completion: ...
     @overload
     def generate(
-        self, prompts: Sequence[str] | Sequence[int] | Sequence[Sequence[int]], params: SamplingParams | None = None, **overrides: Any
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | None = None, **overrides: Any
     ) -> Completion | list[Completion]: ...
     def generate(
         self,
@@ -202,10 +221,7 @@ class Engine:
             if completion.error is not None:
                 raise class_for_code(code)(completion.error, code)
             return completion
-        requests = [
-            _named(i, len(prompts), lambda prompt=prompt: self._request(prompt, params, overrides))  # type: ignore[misc]
-            for i, prompt in enumerate(prompts)
-        ]
+        requests = _each(_as_list(prompts), lambda prompt: self._request(prompt, params, overrides))
         self.core.validate_requests(requests)
         return [completion for completion, _ in self._run(requests)]
 
@@ -218,6 +234,19 @@ class Engine:
         self.core.validate_requests([request])
         return self._chunks(request)
 
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: Literal[False] = False,
+        **overrides: Any,
+    ) -> Completion: ...
+    @overload
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None, *, stream: Literal[True], **overrides: Any
+    ) -> Iterator[Chunk]: ...
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = None, *, stream: bool = False, **overrides: Any
     ) -> Completion | Iterator[Chunk]:
@@ -226,7 +255,9 @@ class Engine:
         Errors: `ChatTemplateError` where the model has no template or the template refuses the messages.
         """
         ids = self.chat_ids(messages)
-        return self.stream(ids, params, **overrides) if stream else self.generate(ids, params, **overrides)  # type: ignore[return-value]
+        if stream:
+            return self.stream(ids, params, **overrides)
+        return cast(Completion, self.generate(ids, params, **overrides))
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """The token ids of a conversation in the model's chat template, up to where the answer begins."""
@@ -248,8 +279,8 @@ class Engine:
     def _chunks(self, request: _core.Request) -> Iterator[Chunk]:
         core, tokenizer = self.core, self.tokenizer
         decoder = tokenizer.stream() if tokenizer else None
-        request_id = core.submit(request)
         finished = False
+        request_id = core.submit(request)
         try:
             while not finished:
                 core.step()
@@ -269,10 +300,12 @@ class Engine:
     def _run(self, requests: Sequence[_core.Request]) -> list[tuple[Completion, str]]:
         core = self.core
         started = time.perf_counter()
-        ids = [core.submit(request) for request in requests]
-        tokens: list[list[int]] = [[] for _ in ids]
-        results: list[tuple[Completion, str] | None] = [None] * len(ids)
+        ids: list[int] = []
+        tokens: list[list[int]] = [[] for _ in requests]
+        results: list[tuple[Completion, str] | None] = [None] * len(requests)
         try:
+            for request in requests:
+                ids.append(core.submit(request))
             while any(result is None for result in results):
                 core.step()
                 for i, request_id in enumerate(ids):
@@ -292,7 +325,7 @@ class Engine:
                         )
                         results[i] = (completion, progress.error_code or "")
         finally:
-            for request_id, result in zip(ids, results, strict=True):
+            for request_id, result in zip(ids, results, strict=False):  # an interrupt may leave the last ones unsubmitted
                 if result is None:
                     _drop(core, request_id)
         return [result for result in results if result is not None]
@@ -300,34 +333,34 @@ class Engine:
     # ---- requests --------------------------------------------------------------------------------------------------
 
     def _request(self, prompt: Prompt, params: SamplingParams | None, overrides: dict[str, Any]) -> _core.Request:
+        if params is not None and not isinstance(params, SamplingParams):
+            raise InvalidArgumentError(f"params is of type {type(params).__name__}; expected SamplingParams")
         resolved = (params or self._defaults).override(overrides)
         ids = self.encode_prompt(prompt)
         room = self.core.config.max_model_len - len(ids)
-        max_tokens = resolved.max_tokens if resolved.max_tokens is not None else max(1, min(DEFAULT_MAX_TOKENS, room))
+        max_tokens = resolved.max_tokens
+        if max_tokens is None:
+            max_tokens = max(1, min(self._default_max_tokens, room))
         stop = list(resolved.stop_token_ids)
         if self._checkpoint is not None and not resolved.ignore_eos:
             stop += self._checkpoint.special.eos
         seed = resolved.seed
         if seed is None:
-            seed = (self._seed << 32) + self._requests
-            self._requests += 1
-        try:
-            sampling = _core.SamplingParams(
-                max_tokens=max_tokens,
-                temperature=resolved.temperature,
-                top_k=resolved.top_k,
-                top_p=resolved.top_p,
-                seed=seed % 2**64,
-                stop_token_ids=stop,
-            )
-            return _core.Request(ids, sampling)
-        except TypeError:
-            raise InvalidArgumentError(f"a sampling parameter or a token id has the wrong type or range: {resolved}") from None
+            seed = ((self._seed << 32) + next(self._numbers)) % 2**64
+        sampling = _core.SamplingParams(
+            max_tokens=max_tokens,
+            temperature=float(resolved.temperature),
+            top_k=resolved.top_k,
+            top_p=float(resolved.top_p),
+            seed=seed,
+            stop_token_ids=stop,
+        )
+        return _core.Request(ids, sampling)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt: ids as they are, text through the tokenizer. An empty text is BOS where the model has one."""
         if not isinstance(prompt, str):
-            return list(prompt)
+            return token_ids("prompt", prompt)
         ids = self.tokenizer_or_raise().encode(prompt)
         if not ids and self._checkpoint is not None and self._checkpoint.special.bos is not None:
             return [self._checkpoint.special.bos]
@@ -337,7 +370,8 @@ class Engine:
 
     def logits(self, inputs: Prompt | Sequence[Prompt]) -> list[FloatArray]:
         """Logits of every position, for checking: one float32 array (tokens, vocabulary) for each input."""
-        return [self.core.logits(self.encode_prompt(prompt)) for prompt in _as_list(inputs)]
+        ids = _each(_as_list(inputs), self.encode_prompt)
+        return [self.core.logits(one) for one in ids]
 
     def encode(
         self,
@@ -356,7 +390,8 @@ class Engine:
         if pooling not in poolings:
             raise InvalidArgumentError(f"pooling is {pooling!r}; expected mean, cls, pooler or None")
         sentence = self._checkpoint.sentence if self._checkpoint else None
-        ids = [self._sentence_ids(prompt, sentence.max_tokens if sentence else None) for prompt in _as_list(inputs)]
+        limit = sentence.max_tokens if sentence else None
+        ids = _each(_as_list(inputs), lambda prompt: self._sentence_ids(prompt, limit))
         rows = self.core.encode(ids, poolings[pooling])
         if pooling is None:
             return rows
@@ -374,9 +409,11 @@ class Engine:
 
     @property
     def core(self) -> _core.Engine:
-        """The native engine. Errors: `InvalidArgumentError` after `close`."""
+        """The native engine. Errors: `InvalidArgumentError` after `close`, and in a process forked from the engine's."""
         if self._core is None:
             raise InvalidArgumentError("the engine is closed")
+        if os.getpid() != self._process:
+            raise InvalidArgumentError("the engine's threads stayed in the process that forked: open the model in this one")
         return self._core
 
     @property
@@ -419,6 +456,9 @@ class Engine:
         """Frees the weights and the KV cache. Everything but `close` raises afterwards."""
         self._core = None
 
+    def __reduce__(self) -> NoReturn:
+        raise InvalidArgumentError("an Engine cannot be pickled or copied: open the model again where it is needed")
+
     def __enter__(self) -> Engine:
         return self
 
@@ -442,29 +482,42 @@ def _check_quantization(quantization: str | None) -> None:
         raise InvalidArgumentError(f"quantization is {quantization!r}; expected None or dequantize")
 
 
-def _is_one_prompt(prompts: Prompt | Sequence[Prompt]) -> bool:
+def _is_one_prompt(prompts: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
     """A text, or a list of ids that is not empty."""
-    return isinstance(prompts, str) or (len(prompts) > 0 and all(_is_id(item) for item in prompts))
+    if isinstance(prompts, str):
+        return True
+    if isinstance(prompts, bytes | Mapping) or not (hasattr(prompts, "__len__") and hasattr(prompts, "__getitem__")):
+        raise InvalidArgumentError(f"the prompt is of type {type(prompts).__name__}; expected text, ids or a list of them")
+    return len(prompts) > 0 and all(_is_id(item) for item in prompts)
 
 
-def _is_id(item: object) -> bool:
-    return not isinstance(item, str | bytes) and hasattr(item, "__index__")
+def _is_id(item: Any) -> bool:
+    try:
+        operator.index(item)
+    except TypeError:
+        return False
+    return True
 
 
 def _as_list(inputs: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    return [inputs] if _is_one_prompt(inputs) else list(inputs)  # type: ignore[list-item]
+    return [inputs] if _is_one_prompt(inputs) else list(cast(Sequence[Prompt], inputs))
 
 
-def _named(index: int, count: int, make: Callable[[], _T]) -> _T:
-    """What `make` returns; its argument errors name the prompt's index."""
-    try:
-        return make()
-    except InvalidArgumentError as error:
-        raise type(error)(f"prompt {index} of {count}: {error}", error.code) from None
+def _each(prompts: Sequence[Prompt], make: Callable[[Prompt], _T]) -> list[_T]:
+    """What `make` returns for every prompt; where there are several, its argument errors name the prompt's index."""
+    made: list[_T] = []
+    for i, prompt in enumerate(prompts):
+        try:
+            made.append(make(prompt))
+        except InvalidArgumentError as error:
+            if len(prompts) == 1:
+                raise
+            raise type(error)(f"prompt {i} of {len(prompts)}: {error}", error.code) from None
+    return made
 
 
 def _reason(reason: str) -> FinishReason:
-    return reason  # type: ignore[return-value]  # the core's names are these
+    return cast(FinishReason, reason)  # the core's names are these
 
 
 def _drop(core: _core.Engine, request_id: int) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+import numbers
+import operator
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +41,16 @@ class SamplingParams:
     """How the next token is chosen and when to end.
 
     Attributes:
-        max_tokens: generated tokens at most; None is 256, clipped to what the context leaves. A number that the context cannot
-            hold is refused (`ContextLengthError`).
+        max_tokens: generated tokens at most; None is the model's own default or else 256, clipped to what the context
+            leaves. A number that the context cannot hold is refused (`ContextLengthError`).
         temperature: 0 is greedy; otherwise logits are divided by it. A number from 1e-6 up.
         top_k: the k best tokens and those equal to the k-th; 0 is all.
         top_p: the smallest set of best tokens whose probability reaches it, after top_k; above 0 and at most 1.
         seed: randomness is a function of (seed, position) alone; None draws the seed from the engine's.
         ignore_eos: go on past the end-of-sequence tokens.
         stop_token_ids: end at any of these ids as well; the id itself is not part of the result.
+
+    Types are checked here (`InvalidArgumentError`), ranges where the request meets a model.
     """
 
     max_tokens: int | None = None
@@ -55,6 +60,19 @@ class SamplingParams:
     seed: int | None = None
     ignore_eos: bool = False
     stop_token_ids: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None:
+            whole_number("max_tokens", self.max_tokens, -(2**63), 2**63 - 1)
+        whole_number("top_k", self.top_k, -(2**31), 2**31 - 1)
+        if self.seed is not None:
+            whole_number("seed", self.seed, 0, 2**64 - 1)
+        for name in ("temperature", "top_p"):
+            if not isinstance(value := getattr(self, name), numbers.Real):
+                raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected a number")
+        if not isinstance(self.ignore_eos, bool):
+            raise InvalidArgumentError(f"ignore_eos is {reprlib.repr(self.ignore_eos)}; expected True or False")
+        token_ids("stop_token_ids", self.stop_token_ids)
 
     def override(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """These parameters with `overrides`, whose keys may be transformers' spellings. None leaves a field as it is.
@@ -83,6 +101,32 @@ class SamplingParams:
         elif do_sample and "temperature" not in changes and self.temperature == 0.0:
             changes["temperature"] = 1.0
         return dataclasses.replace(self, **changes)
+
+
+def whole_number(name: str, value: Any, least: int, most: int) -> int:
+    """`value` as an int of [least, most]; anything else is an `InvalidArgumentError` that names `name`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected a whole number") from None
+    if not least <= number <= most:
+        found = number if number.bit_length() <= 64 else "too large"  # longer ones may not even be printable
+        raise InvalidArgumentError(f"{name} is {found}; expected {least} to {most}")
+    return number
+
+
+def token_ids(name: str, values: Iterable[Any]) -> list[int]:
+    """`values` as ints of 32 bits; anything else is an `InvalidArgumentError` that names `name` and the index."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{name} is of type {type(values).__name__}; expected token ids")
+    ids = list(values)
+    try:
+        ids = [operator.index(id) for id in ids]
+        if not ids or (min(ids) >= -(2**31) and max(ids) < 2**31):
+            return ids
+    except TypeError:
+        pass
+    return [whole_number(f"{name}[{i}]", id, 0, 2**31 - 1) for i, id in enumerate(ids)]
 
 
 def default_params(generation_config: Mapping[str, Any]) -> SamplingParams:

@@ -12,11 +12,12 @@ inline NormSpec rms_norm() { return {.kind = NormKind::rms_norm, .eps = 1e-6F}; 
 inline ModelSpec llama_like(int layers = 2) {
   ModelSpec spec{.family = "llama", .vocab = 101, .hidden = 36, .max_positions = 128};
   spec.embedding.positions = PositionKind::rotary;
-  const LayerSpec layer{.residual = Residual::sequential,
-                        .attention_norm = rms_norm(),
-                        .attention = {.heads = 6, .kv_heads = 2, .head_dim = 6, .scale = 0.408F, .rope = RopeSpec{.rotary_dim = 6}},
-                        .mlp_norm = rms_norm(),
-                        .mlp = {.intermediate = 50, .activation = Activation::silu, .gated = true}};
+  const LayerSpec layer{
+      .residual = Residual::sequential,
+      .attention_norm = rms_norm(),
+      .attention = {.heads = 6, .kv_heads = 2, .head_dim = 6, .scale = 0.408F, .rope = RopeSpec{.rotary_dim = 6}},
+      .mlp_norm = rms_norm(),
+      .mlp = {.intermediate = 50, .activation = Activation::silu, .gated = true}};
   spec.layers.assign(static_cast<std::size_t>(layers), layer);
   spec.head = {.kind = HeadKind::logits, .norm = rms_norm(), .tied = true};
   return spec;
@@ -27,11 +28,12 @@ inline ModelSpec gpt2_like(int layers = 2) {
   ModelSpec spec{.family = "gpt2", .vocab = 67, .hidden = 30, .max_positions = 64};
   spec.embedding.positions = PositionKind::learned;
   spec.embedding.position_rows = 64;
-  const LayerSpec layer{.residual = Residual::sequential,
-                        .attention_norm = layer_norm(),
-                        .attention = {.heads = 5, .kv_heads = 5, .head_dim = 6, .scale = 0.408F, .qkv_bias = true, .output_bias = true},
-                        .mlp_norm = layer_norm(),
-                        .mlp = {.intermediate = 70, .activation = Activation::gelu_tanh, .up_bias = true, .down_bias = true}};
+  const LayerSpec layer{
+      .residual = Residual::sequential,
+      .attention_norm = layer_norm(),
+      .attention = {.heads = 5, .kv_heads = 5, .head_dim = 6, .scale = 0.408F, .qkv_bias = true, .output_bias = true},
+      .mlp_norm = layer_norm(),
+      .mlp = {.intermediate = 70, .activation = Activation::gelu_tanh, .up_bias = true, .down_bias = true}};
   spec.layers.assign(static_cast<std::size_t>(layers), layer);
   spec.head = {.kind = HeadKind::logits, .norm = layer_norm(), .tied = true};
   return spec;

@@ -1,9 +1,10 @@
-// What every CPU kernel is asked: one argument struct per op, shapes by name. Kernels know nothing of plans or models; the
-// executor (cpu/bind.cpp) fills these structs. The reference and the vector kernels share them, so that a test runs both.
+// What every CPU kernel is asked: one argument struct per op, shapes by name. Kernels know nothing of plans or models;
+// the executor (cpu/bind.cpp) fills these structs. The reference and the vector kernels share them, so that a test runs
+// both.
 //
-// Conventions. T is the engine's dtype (float or bf16) and the element type of every `void*` activation unless said otherwise.
-// Matrices are [outputs][inputs], rows contiguous along the inputs, in T. Vectors (biases, norm weights) are float always.
-// All accumulation is fp32. Activations of N tokens are [N][width], rows contiguous, without padding.
+// Conventions. T is the engine's dtype (float or bf16) and the element type of every `void*` activation unless said
+// otherwise. Matrices are [outputs][inputs], rows contiguous along the inputs, in T. Vectors (biases, norm weights) are
+// float always. All accumulation is fp32. Activations of N tokens are [N][width], rows contiguous, without padding.
 // Exactness: a token's row never depends on how many tokens, sequences or workers take part (design section 2).
 #pragma once
 
@@ -16,15 +17,16 @@
 
 namespace lamella::cpu {
 
-/// Memory lent to a kernel. Not a std::span: its members are inline functions of the library, and a copy that was compiled for AVX-512
-/// could become the one that the linker keeps for everybody. For the same reason the functions below are always inlined.
+/// Memory lent to a kernel. Not a std::span: its members are inline functions of the library, and a copy that was
+/// compiled for AVX-512 could become the one that the linker keeps for everybody. For the same reason the functions
+/// below are always inlined.
 struct Scratch {
   std::byte* data = nullptr;
   std::size_t size = 0;
 };
 
-/// One thread's part in a kernel: `index` of `count` workers that all run the same call; together they write every output once.
-/// `scratch` is private to the worker (64-byte aligned, at least scratch_bytes() long).
+/// One thread's part in a kernel: `index` of `count` workers that all run the same call; together they write every
+/// output once. `scratch` is private to the worker (64-byte aligned, at least scratch_bytes() long).
 struct Worker {
   int index = 0;
   int count = 1;
@@ -41,40 +43,41 @@ struct Range {
   return {begin, begin + each + (worker.index < extra ? 1 : 0)};
 }
 
-/// Attention cuts the KV length at multiples of this many positions, computes each part on its own and merges the parts in
-/// index order. Fixed, so that splitting a long context over threads later changes no bit.
+/// Attention cuts the KV length at multiples of this many positions, computes each part on its own and merges the parts
+/// in index order. Fixed, so that splitting a long context over threads later changes no bit.
 inline constexpr std::int64_t attention_part_tokens = 256;
-/// Fused kernels take this many tokens through norm, linear and epilogue at a time, so that the normalised rows stay in cache.
+/// Fused kernels take this many tokens through norm, linear and epilogue at a time, so that the normalised rows stay in
+/// cache.
 inline constexpr std::int64_t fused_token_tile = 32;
 
 struct NormArgs {
-  const void* x;             // [tokens][width]
-  void* y;                   // [tokens][width]
-  const float* weight;       // [width]
-  const float* bias;         // [width] or nullptr
+  const void* x;  // [tokens][width]
+  void* y;  // [tokens][width]
+  const float* weight;  // [width]
+  const float* bias;  // [width] or nullptr
   NormKind kind;
   float eps;
   std::int64_t tokens, width;
 };
 
 struct EmbedArgs {
-  const std::int32_t* token_ids;    // [tokens]
-  const std::int32_t* positions;    // [tokens]
+  const std::int32_t* token_ids;  // [tokens]
+  const std::int32_t* positions;  // [tokens]
   const std::int32_t* token_types;  // [tokens]
-  const void* token_table;          // T [vocab][width]
-  const void* position_table;       // T [rows][width] or nullptr
-  const void* type_table;           // T [types][width] or nullptr
-  void* y;                          // [tokens][width]
+  const void* token_table;  // T [vocab][width]
+  const void* position_table;  // T [rows][width] or nullptr
+  const void* type_table;  // T [types][width] or nullptr
+  void* y;  // [tokens][width]
   std::int64_t tokens, width;
-  std::int32_t position_offset;     // row = position + offset
+  std::int32_t position_offset;  // row = position + offset
 };
 
 /// y = x W^T, no bias.
 struct LinearArgs {
-  const void* x;       // [tokens][inputs]
+  const void* x;  // [tokens][inputs]
   const void* weight;  // [outputs][inputs]
-  void* y;             // [tokens][outputs], T or float
-  bool y_f32;          // y is float whatever T is (logits)
+  void* y;  // [tokens][outputs], T or float
+  bool y_f32;  // y is float whatever T is (logits)
   std::int64_t tokens, inputs, outputs;
 };
 
@@ -86,19 +89,19 @@ struct AddBiasArgs {
   std::int64_t tokens, width;
 };
 
-/// angles[t] = cos (rotary_dim / 2 values), then sin (rotary_dim / 2), float, both multiplied by the attention factor. The angle
-/// position * inverse is one fp32 product; its cosine and sine are fp32.
+/// angles[t] = cos (rotary_dim / 2 values), then sin (rotary_dim / 2), float, both multiplied by the attention factor.
+/// The angle position * inverse is one fp32 product; its cosine and sine are fp32.
 struct RopeTableArgs {
-  const std::int32_t* positions;     // [tokens]
+  const std::int32_t* positions;  // [tokens]
   const std::int32_t* rope_lengths;  // [tokens]: the sequence's known length when the token was scheduled
   const RopeSpec* rope;
-  float* angles;                     // [tokens][rotary_dim]
+  float* angles;  // [tokens][rotary_dim]
   std::int64_t tokens;
 };
 
 /// Rotates the first rotary_dim elements of every head; element i pairs with i + rotary_dim / 2.
 struct RopeArgs {
-  const void* x;        // [tokens][heads * head_dim]
+  const void* x;  // [tokens][heads * head_dim]
   const float* angles;  // [tokens][rotary_dim]
   void* y;
   std::int64_t tokens, heads, head_dim, rotary_dim;
@@ -114,9 +117,9 @@ struct KvLayout {
   void* cache;
   const std::int32_t* block_tables;  // [sequences][blocks_per_sequence]
   std::int64_t blocks_per_sequence;
-  const SequenceSpan* sequences;     // [sequence_count]
+  const SequenceSpan* sequences;  // [sequence_count]
   std::int64_t sequence_count;
-  const std::int32_t* positions;     // [tokens]
+  const std::int32_t* positions;  // [tokens]
   std::int64_t kv_heads, head_dim;
 
   /// Element offset of (block, kv: 0 = K and 1 = V, head, slot 0) in the cache.
@@ -126,7 +129,7 @@ struct KvLayout {
 };
 
 struct KvWriteArgs {
-  const void* key;    // [tokens][kv_heads * head_dim]
+  const void* key;  // [tokens][kv_heads * head_dim]
   const void* value;  // [tokens][kv_heads * head_dim]
   KvLayout kv;
   std::int64_t tokens;
@@ -139,11 +142,11 @@ struct HeadsLayoutArgs {
   std::int64_t tokens, heads, head_dim;
 };
 
-/// softmax(scale * q K^T) V per head over the cache. Token at position p sees positions [0, p] when causal, otherwise all of its
-/// sequence: [0, position of the step's last token of that sequence].
+/// softmax(scale * q K^T) V per head over the cache. Token at position p sees positions [0, p] when causal, otherwise
+/// all of its sequence: [0, position of the step's last token of that sequence].
 struct AttentionArgs {
   const void* query;  // [heads][tokens][head_dim]; fused: [tokens][heads * head_dim]
-  void* y;            // same layout as query
+  void* y;  // same layout as query
   KvLayout kv;
   float scale;
   bool causal;
@@ -151,7 +154,7 @@ struct AttentionArgs {
 };
 
 struct ActivateArgs {
-  const void* x;   // [tokens][width]
+  const void* x;  // [tokens][width]
   const void* up;  // gated: y = activation(x) * up; nullptr: y = activation(x)
   void* y;
   Activation activation;
@@ -161,32 +164,32 @@ struct ActivateArgs {
 
 struct ResidualArgs {
   const void *a, *b;  // [tokens][width]
-  void* y;            // a + b
+  void* y;  // a + b
   std::int64_t tokens, width;
 };
 
 struct GatherRowsArgs {
-  const void* x;             // [tokens][width]
+  const void* x;  // [tokens][width]
   const std::int32_t* rows;  // [row_count]: indices of tokens
-  void* y;                   // [row_count][width], T or float
+  void* y;  // [row_count][width], T or float
   bool y_f32;
   std::int64_t row_count, width;
 };
 
 /// Mean over each sequence's tokens of the step.
 struct MeanPoolArgs {
-  const void* x;                  // [tokens][width]
+  const void* x;  // [tokens][width]
   const SequenceSpan* sequences;  // [sequence_count]
-  float* y;                       // [sequence_count][width]
+  float* y;  // [sequence_count][width]
   std::int64_t sequence_count, width;
 };
 
-// ---- Deep-Fusion's four regions (the paper's III-B and III-D): each is one kernel -------------------------------------
+// ---- Deep-Fusion's four regions (the paper's III-B and III-D): each is one kernel ------------------------------------
 
 /// A linear's weight with its optional bias.
 struct WeightAndBias {
   const void* weight;  // [outputs][inputs]
-  const float* bias;   // [outputs] or nullptr
+  const float* bias;  // [outputs] or nullptr
 };
 
 /// Region 1: norm, QKV linears, bias, RoPE, KV write. Writes q; k and v go straight to the cache.
@@ -196,9 +199,9 @@ struct NormQkvArgs {
   const float *norm_weight, *norm_bias;
   float eps;
   WeightAndBias query, key, value;
-  const float* angles;      // nullptr: no RoPE
+  const float* angles;  // nullptr: no RoPE
   std::int64_t rotary_dim;
-  void* q;                  // [tokens][heads * head_dim]
+  void* q;  // [tokens][heads * head_dim]
   KvLayout kv;
   std::int64_t tokens, width, heads;
 };
@@ -218,15 +221,15 @@ struct NormMlpUpArgs {
 
 /// Region 4: output linear, bias, residual: y = x W^T + bias + residual.
 struct OutputResidualArgs {
-  const void* x;         // [tokens][inputs]
+  const void* x;  // [tokens][inputs]
   WeightAndBias output;
   const void* residual;  // [tokens][outputs]
-  void* y;               // [tokens][outputs]
+  void* y;  // [tokens][outputs]
   std::int64_t tokens, inputs, outputs;
 };
 
-/// All kernels of one instruction set for one dtype. A null entry means that the set has no such kernel (the reference set has
-/// no fused ones: it is the oracle for them).
+/// All kernels of one instruction set for one dtype. A null entry means that the set has no such kernel (the reference
+/// set has no fused ones: it is the oracle for them).
 struct KernelTable {
   const char* name;  // to_string(KernelSet)
   DataType dtype;
@@ -251,7 +254,7 @@ struct KernelTable {
 
 /// Scratch bytes a worker needs at most in any kernel for these sizes (the largest widths of the plan).
 struct ScratchBounds {
-  std::int64_t max_inputs = 0;    // widest row that a norm or linear reads
+  std::int64_t max_inputs = 0;  // widest row that a norm or linear reads
   std::int64_t max_head_dim = 0;
   std::int64_t max_outputs = 0;
 };
@@ -267,8 +270,8 @@ enum class KernelSet : std::uint8_t { reference, baseline, avx2, avx512 };
 /// The sets that this processor and operating system can run, best last; always has reference and baseline.
 [[nodiscard]] std::span<const KernelSet> available_kernel_sets() noexcept;
 
-/// Kernels of `set` for `dtype`. Errors: invalid_argument where the machine cannot run the set or the set has no such dtype
-/// (the reference set is fp32 only); the message lists what there is.
+/// Kernels of `set` for `dtype`. Errors: invalid_argument where the machine cannot run the set or the set has no such
+/// dtype (the reference set is fp32 only); the message lists what there is.
 [[nodiscard]] const KernelTable& kernel_table(KernelSet set, DataType dtype);
 
 }  // namespace lamella::cpu

@@ -21,16 +21,26 @@ struct Rule {
 };
 
 constexpr std::array rules = {
-    Rule{Region::qkv, OpKind::norm_qkv, OpKind::linear,
-         {OpKind::norm, OpKind::linear, OpKind::add_bias, OpKind::rope, OpKind::kv_write}, {OpKind::kv_write, OpKind::kv_write}},
-    Rule{Region::attention, OpKind::layout_attention, OpKind::attention,
+    Rule{Region::qkv,
+         OpKind::norm_qkv,
+         OpKind::linear,
+         {OpKind::norm, OpKind::linear, OpKind::add_bias, OpKind::rope, OpKind::kv_write},
+         {OpKind::kv_write, OpKind::kv_write}},
+    Rule{Region::attention,
+         OpKind::layout_attention,
+         OpKind::attention,
          {OpKind::split_heads, OpKind::attention, OpKind::merge_heads, OpKind::merge_heads, OpKind::merge_heads},
          {OpKind::merge_heads, OpKind::merge_heads}},
-    Rule{Region::mlp_up, OpKind::norm_mlp_up, OpKind::linear,
+    Rule{Region::mlp_up,
+         OpKind::norm_mlp_up,
+         OpKind::linear,
          {OpKind::norm, OpKind::linear, OpKind::add_bias, OpKind::activate, OpKind::activate_gated},
          {OpKind::activate, OpKind::activate_gated}},
-    Rule{Region::output, OpKind::output_residual, OpKind::linear,
-         {OpKind::linear, OpKind::add_bias, OpKind::residual, OpKind::residual, OpKind::residual}, {OpKind::residual, OpKind::residual}},
+    Rule{Region::output,
+         OpKind::output_residual,
+         OpKind::linear,
+         {OpKind::linear, OpKind::add_bias, OpKind::residual, OpKind::residual, OpKind::residual},
+         {OpKind::residual, OpKind::residual}},
 };
 
 template <typename Range, typename Value>
@@ -38,7 +48,8 @@ bool among(const Range& range, Value value) {
   return std::ranges::find(range, value) != std::ranges::end(range);
 }
 
-/// The rule for this run, or nullptr where the run lacks an op of the region or holds one that its kernel cannot take in.
+/// The rule for this run, or nullptr where the run lacks an op of the region or holds one that its kernel cannot take
+/// in.
 const Rule* rule_for(Run run) {
   const auto rule = std::ranges::find(rules, run.front().region, &Rule::region);
   if (rule == rules.end()) return nullptr;
@@ -49,7 +60,8 @@ const Rule* rule_for(Run run) {
   return whole ? &*rule : nullptr;
 }
 
-/// The ops from `begin` on that share its layer and region; a residual ends the run, since a layer has two output regions.
+/// The ops from `begin` on that share its layer and region; a residual ends the run, since a layer has two output
+/// regions.
 Run run_at(const Plan& plan, std::size_t begin) {
   const Op& first = plan.ops[begin];
   std::size_t end = begin + 1;
@@ -64,7 +76,8 @@ std::vector<BufferId> outer_inputs(Run run) {
   std::vector<BufferId> inner, outer;
   for (const Op& op : run) {
     for (const BufferId id : op.inputs)
-      if (std::ranges::find(inner, id) == inner.end() && std::ranges::find(outer, id) == outer.end()) outer.push_back(id);
+      if (std::ranges::find(inner, id) == inner.end() && std::ranges::find(outer, id) == outer.end())
+        outer.push_back(id);
     inner.insert(inner.end(), op.outputs.begin(), op.outputs.end());
   }
   return outer;
@@ -77,7 +90,12 @@ const Op* find(Run run, OpKind kind) {
 
 /// Everything that the run's ops carry, gathered into one op. Operands are set by the caller, in the order of op.h.
 Op gathered(Run run, OpKind kind) {
-  Op fused{.kind = kind, .layer = run.front().layer, .region = run.front().region, .inputs = {}, .outputs = {}, .weights = {},
+  Op fused{.kind = kind,
+           .layer = run.front().layer,
+           .region = run.front().region,
+           .inputs = {},
+           .outputs = {},
+           .weights = {},
            .attributes = {}};
   for (const Op& op : run) fused.weights.insert(fused.weights.end(), op.weights.begin(), op.weights.end());
   if (const Op* norm = find(run, OpKind::norm)) fused.attributes.norm = norm->attributes.norm;
@@ -89,9 +107,8 @@ Op fuse_qkv(Run run, const Plan& plan) {
   const Op& write = run.back();
   const Op* rope = find(run, OpKind::rope);
   const std::vector<BufferId> outer = outer_inputs(run);
-  const auto query = std::ranges::find_if(run, [&](const Op& op) {
-    return op.kind == OpKind::linear && plan.weight(op, Slot::query) != nullptr;
-  });
+  const auto query = std::ranges::find_if(
+      run, [&](const Op& op) { return op.kind == OpKind::linear && plan.weight(op, Slot::query) != nullptr; });
   // q is what the query linear's chain of bias and rotation leaves behind.
   BufferId q = query->outputs.front();
   for (const Op& op : run)

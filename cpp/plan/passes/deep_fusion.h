@@ -15,8 +15,9 @@ inline constexpr std::array fusable_regions = {Region::qkv, Region::attention, R
 ///   attention  split heads, attention, merge heads                    -> layout_attention
 ///   mlp_up     norm?, up (and gate) linear, biases, activation        -> norm_mlp_up
 ///   output     output linear, bias, residual                          -> output_residual
-/// Only `regions` are fused, so that each can be measured by itself. Requires: a verified plan whose runs have exactly those ops; a run with anything else in it (a collective, say) is left as it
-/// is. Guarantees: the same outputs; buffers that only connected a run's ops are gone.
+/// Only `regions` are fused, so that each can be measured by itself. Requires: a verified plan whose runs have exactly
+/// those ops; a run with anything else in it (a collective, say) is left as it is. Guarantees: the same outputs;
+/// buffers that only connected a run's ops are gone.
 [[nodiscard]] Plan deep_fusion(const Plan& plan, std::span<const Region> regions = fusable_regions);
 
 }  // namespace lamella

@@ -21,8 +21,10 @@ TEST(Check, NamesTheValuesOfABrokenInvariant) {
 
 TEST(Check, CheckedArithmeticRefusesToWrap) {
   EXPECT_EQ(checked_multiply<std::int64_t>(1 << 20, 1 << 20, "bytes"), std::int64_t{1} << 40);
-  EXPECT_THROW(static_cast<void>(checked_multiply<std::int64_t>(std::int64_t{1} << 40, std::int64_t{1} << 40, "bytes")), Error);
-  EXPECT_THROW(static_cast<void>(checked_add(std::numeric_limits<std::uint64_t>::max(), std::uint64_t{1}, "bytes")), Error);
+  EXPECT_THROW(static_cast<void>(checked_multiply<std::int64_t>(std::int64_t{1} << 40, std::int64_t{1} << 40, "bytes")),
+               Error);
+  EXPECT_THROW(static_cast<void>(checked_add(std::numeric_limits<std::uint64_t>::max(), std::uint64_t{1}, "bytes")),
+               Error);
 }
 
 TEST(Quoted, EscapesAndCutsUntrustedText) {

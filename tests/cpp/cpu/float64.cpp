@@ -5,13 +5,15 @@
 
 namespace lamella::cpu::testing {
 
-Values norm64(NormKind kind, const Values& x, const Values& weight, const Values& bias, double eps, std::int64_t width) {
+Values norm64(NormKind kind, const Values& x, const Values& weight, const Values& bias, double eps,
+              std::int64_t width) {
   if (kind == NormKind::none) return x;
   const auto n = static_cast<std::size_t>(width);
   Values y(x.size());
   for (std::size_t row = 0; row < x.size(); row += n) {
     double mean = 0.0, variance = 0.0;
-    for (std::size_t i = 0; i < n; ++i) mean += kind == NormKind::layer_norm ? x[row + i] / static_cast<double>(n) : 0.0;
+    for (std::size_t i = 0; i < n; ++i)
+      mean += kind == NormKind::layer_norm ? x[row + i] / static_cast<double>(n) : 0.0;
     for (std::size_t i = 0; i < n; ++i) variance += std::pow(x[row + i] - mean, 2) / static_cast<double>(n);
     for (std::size_t i = 0; i < n; ++i)
       y[row + i] = (x[row + i] - mean) / std::sqrt(variance + eps) * weight[i] + (bias.empty() ? 0.0 : bias[i]);
@@ -46,7 +48,8 @@ double activation64(Activation kind, double x) {
   return std::nan("");
 }
 
-Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::int64_t head_dim, std::int64_t rotary_dim) {
+Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::int64_t head_dim,
+              std::int64_t rotary_dim) {
   Values y = x;
   const std::int64_t units = static_cast<std::int64_t>(x.size()) / head_dim, half = rotary_dim / 2;
   for (std::int64_t unit = 0; unit < units; ++unit) {
@@ -61,7 +64,8 @@ Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::in
   return y;
 }
 
-Values attend64(const double* query, const Values& keys, const Values& values, std::int64_t length, std::int64_t dim, double scale) {
+Values attend64(const double* query, const Values& keys, const Values& values, std::int64_t length, std::int64_t dim,
+                double scale) {
   Values weights(static_cast<std::size_t>(length)), y(static_cast<std::size_t>(dim));
   double largest = -INFINITY, total = 0.0;
   for (std::int64_t j = 0; j < length; ++j) {
@@ -73,7 +77,8 @@ Values attend64(const double* query, const Values& keys, const Values& values, s
   for (double& weight : weights) total += weight = std::exp(weight - largest);
   for (std::int64_t j = 0; j < length; ++j)
     for (std::int64_t d = 0; d < dim; ++d)
-      y[static_cast<std::size_t>(d)] += weights[static_cast<std::size_t>(j)] / total * values[static_cast<std::size_t>(j * dim + d)];
+      y[static_cast<std::size_t>(d)] +=
+          weights[static_cast<std::size_t>(j)] / total * values[static_cast<std::size_t>(j * dim + d)];
   return y;
 }
 

@@ -11,15 +11,17 @@ namespace lamella::cpu::testing {
 using Values = std::vector<double>;
 
 /// Rows of `width`; weight and bias may be empty.
-[[nodiscard]] Values norm64(NormKind kind, const Values& x, const Values& weight, const Values& bias, double eps, std::int64_t width);
+[[nodiscard]] Values norm64(NormKind kind, const Values& x, const Values& weight, const Values& bias, double eps,
+                            std::int64_t width);
 /// x [tokens][inputs] times weight [outputs][inputs], plus bias where there is one.
 [[nodiscard]] Values linear64(const Values& x, const Values& weight, const Values& bias, std::int64_t inputs);
 [[nodiscard]] double activation64(Activation kind, double x);
 /// x [tokens][heads][head_dim], angles [tokens][rotary_dim].
-[[nodiscard]] Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::int64_t head_dim, std::int64_t rotary_dim);
+[[nodiscard]] Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::int64_t head_dim,
+                            std::int64_t rotary_dim);
 /// query [queries][dim], each with its own K and V rows of `dim`.
-[[nodiscard]] Values attend64(const double* query, const Values& keys, const Values& values, std::int64_t length, std::int64_t dim,
-                              double scale);
+[[nodiscard]] Values attend64(const double* query, const Values& keys, const Values& values, std::int64_t length,
+                              std::int64_t dim, double scale);
 [[nodiscard]] Values add64(const Values& a, const Values& b);
 
 }  // namespace lamella::cpu::testing

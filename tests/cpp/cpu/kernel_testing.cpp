@@ -41,9 +41,13 @@ std::string target_name(const ::testing::TestParamInfo<Target>& info) {
   return std::string(to_string(info.param.set)) + "_" + std::string(to_string(info.param.dtype));
 }
 
-KernelTest::KernelTest() : seed_(fresh_seed()), trace_(__FILE__, __LINE__, "LAMELLA_SEED=" + std::to_string(seed_)) { random_.seed(seed_); }
+KernelTest::KernelTest() : seed_(fresh_seed()), trace_(__FILE__, __LINE__, "LAMELLA_SEED=" + std::to_string(seed_)) {
+  random_.seed(seed_);
+}
 
-std::int64_t KernelTest::draw(std::int64_t low, std::int64_t high) { return std::uniform_int_distribution<std::int64_t>(low, high)(random_); }
+std::int64_t KernelTest::draw(std::int64_t low, std::int64_t high) {
+  return std::uniform_int_distribution<std::int64_t>(low, high)(random_);
+}
 
 std::int64_t KernelTest::draw_width() {
   constexpr std::array<std::int64_t, 16> widths = {1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 96, 127, 257, 520};
@@ -63,7 +67,8 @@ Cells::Cells(DataType dtype, std::int64_t count, std::int64_t misalign_by)
       offset_(guard_bytes + static_cast<std::size_t>(misalign_by) * size_of(dtype)),
       bytes_(offset_ + static_cast<std::size_t>(count) * size_of(dtype) + guard_bytes, std::byte{0xff}) {}
 
-Cells::Cells(DataType dtype, const std::vector<double>& values) : Cells(dtype, static_cast<std::int64_t>(values.size())) {
+Cells::Cells(DataType dtype, const std::vector<double>& values)
+    : Cells(dtype, static_cast<std::int64_t>(values.size())) {
   for (std::int64_t i = 0; i < count_; ++i) set(i, values[static_cast<std::size_t>(i)]);
 }
 
@@ -83,10 +88,8 @@ void Cells::set(std::int64_t i, double value) {
   std::byte* to = bytes_.data() + offset_ + static_cast<std::size_t>(i) * size_of(dtype_);
   const std::uint16_t narrow = to_bf16(value);
   const float wide = static_cast<float>(value);
-  if (dtype_ == DataType::bf16)
-    std::memcpy(to, &narrow, sizeof narrow);
-  else
-    std::memcpy(to, &wide, sizeof wide);
+  if (dtype_ == DataType::bf16) std::memcpy(to, &narrow, sizeof narrow);
+  else std::memcpy(to, &wide, sizeof wide);
 }
 
 std::vector<double> Cells::values() const {
@@ -104,8 +107,8 @@ void Cells::expect_intact() const {
   const std::size_t end = offset_ + static_cast<std::size_t>(count_) * size_of(dtype_);
   for (std::size_t i = 0; i < bytes_.size(); ++i)
     if ((i < offset_ || i >= end) && bytes_[i] != std::byte{0xff}) {
-      ADD_FAILURE() << "byte " << static_cast<std::int64_t>(i) - static_cast<std::int64_t>(offset_) << " written, outside of "
-                    << end - offset_ << " bytes";
+      ADD_FAILURE() << "byte " << static_cast<std::int64_t>(i) - static_cast<std::int64_t>(offset_)
+                    << " written, outside of " << end - offset_ << " bytes";
       return;
     }
 }

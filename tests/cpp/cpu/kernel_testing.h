@@ -1,4 +1,5 @@
-// What the kernel tests share: targets, a printed seed, guarded buffers, the error metric, and running a kernel on some workers.
+// What the kernel tests share: targets, a printed seed, guarded buffers, the error metric, and running a kernel on some
+// workers.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -43,8 +44,8 @@ class KernelTest : public ::testing::TestWithParam<Target> {
   ::testing::ScopedTrace trace_;
 };
 
-/// `count` elements of f32 or bf16 at an address off every alignment but the element's, between guards of NaN that expect_intact()
-/// looks at. Outputs start as NaN too, so an element that nobody wrote spoils the comparison.
+/// `count` elements of f32 or bf16 at an address off every alignment but the element's, between guards of NaN that
+/// expect_intact() looks at. Outputs start as NaN too, so an element that nobody wrote spoils the comparison.
 class Cells {
  public:
   Cells(DataType dtype, std::int64_t count, std::int64_t misalign_by = 1);
@@ -71,16 +72,19 @@ class Cells {
 [[nodiscard]] double bound_of(DataType dtype);
 void expect_close(const Cells& got, const std::vector<double>& want, double bound);
 
-/// Calls a kernel as every one of `workers`, one after the other, each with scratch of exactly the promised size full of NaN.
+/// Calls a kernel as every one of `workers`, one after the other, each with scratch of exactly the promised size full
+/// of NaN.
 template <typename Arguments>
-void run(void (*kernel)(const Arguments&, const Worker&), const Arguments& arguments, int workers = 1, const ScratchBounds& bounds = {}) {
+void run(void (*kernel)(const Arguments&, const Worker&), const Arguments& arguments, int workers = 1,
+         const ScratchBounds& bounds = {}) {
   const std::size_t bytes = scratch_bytes(bounds);
   for (int index = 0; index < workers; ++index) {
     std::vector<std::byte> memory(bytes + 64, std::byte{0xff});
     std::byte* aligned = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
     std::vector<std::byte> behind(aligned + bytes, memory.data() + memory.size());
     kernel(arguments, Worker{.index = index, .count = workers, .scratch = {.data = aligned, .size = bytes}});
-    EXPECT_EQ(std::memcmp(aligned + bytes, behind.data(), behind.size()), 0) << "scratch of " << bytes << " bytes overrun";
+    EXPECT_EQ(std::memcmp(aligned + bytes, behind.data(), behind.size()), 0)
+        << "scratch of " << bytes << " bytes overrun";
   }
 }
 

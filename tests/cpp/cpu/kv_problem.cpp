@@ -6,7 +6,9 @@
 namespace lamella::cpu::testing {
 namespace {
 
-std::int64_t blocks_for(const Context& context) { return (context.past + context.count + kv_block_tokens - 1) / kv_block_tokens; }
+std::int64_t blocks_for(const Context& context) {
+  return (context.past + context.count + kv_block_tokens - 1) / kv_block_tokens;
+}
 
 std::int64_t all_blocks(const std::vector<Context>& contexts) {
   return std::accumulate(contexts.begin(), contexts.end(), std::int64_t{3},  // three that nobody owns
@@ -15,7 +17,8 @@ std::int64_t all_blocks(const std::vector<Context>& contexts) {
 
 }  // namespace
 
-KvProblem::KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<Context>& contexts, std::int64_t kv_heads, std::int64_t head_dim)
+KvProblem::KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<Context>& contexts,
+                     std::int64_t kv_heads, std::int64_t head_dim)
     : contexts_(contexts),
       kv_heads_(kv_heads),
       head_dim_(head_dim),
@@ -23,7 +26,8 @@ KvProblem::KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<
   std::vector<std::int32_t> free(static_cast<std::size_t>(all_blocks(contexts)));
   std::iota(free.begin(), free.end(), 0);
   std::shuffle(free.begin(), free.end(), random);
-  for (const Context& context : contexts) blocks_per_sequence_ = std::max(blocks_per_sequence_, blocks_for(context) + 1);
+  for (const Context& context : contexts)
+    blocks_per_sequence_ = std::max(blocks_per_sequence_, blocks_for(context) + 1);
   for (const Context& context : contexts) {
     for (std::int64_t b = 0; b < blocks_per_sequence_; ++b) {
       tables_.push_back(b < blocks_for(context) ? free.back() : -1);
@@ -36,7 +40,8 @@ KvProblem::KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<
     for (std::int64_t p = 0; p < contexts[s].past + contexts[s].count; ++p)
       for (const int k_or_v : {0, 1})
         for (std::int64_t head = 0; head < kv_heads; ++head)
-          for (std::int64_t d = 0; d < head_dim; ++d) cache_.set(index(static_cast<std::int64_t>(s), p, k_or_v, head) + d, normal(random));
+          for (std::int64_t d = 0; d < head_dim; ++d)
+            cache_.set(index(static_cast<std::int64_t>(s), p, k_or_v, head) + d, normal(random));
 }
 
 Step KvProblem::step(std::int64_t first, std::int64_t count) {
@@ -50,15 +55,20 @@ Step KvProblem::step(std::int64_t first, std::int64_t count) {
     step.spans.push_back({static_cast<std::int32_t>(from - first), static_cast<std::int32_t>(to - from)});
   }
   step.tokens = count;
-  step.kv = {.cache = cache_.data(), .block_tables = tables_.data() + first_sequence * blocks_per_sequence_,
-             .blocks_per_sequence = blocks_per_sequence_, .sequences = step.spans.data(),
-             .sequence_count = static_cast<std::int64_t>(step.spans.size()), .positions = positions_.data() + first,
-             .kv_heads = kv_heads_, .head_dim = head_dim_};
+  step.kv = {.cache = cache_.data(),
+             .block_tables = tables_.data() + first_sequence * blocks_per_sequence_,
+             .blocks_per_sequence = blocks_per_sequence_,
+             .sequences = step.spans.data(),
+             .sequence_count = static_cast<std::int64_t>(step.spans.size()),
+             .positions = positions_.data() + first,
+             .kv_heads = kv_heads_,
+             .head_dim = head_dim_};
   return step;
 }
 
 std::int64_t KvProblem::index(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const {
-  const std::int64_t block = tables_[static_cast<std::size_t>(sequence * blocks_per_sequence_ + position / kv_block_tokens)];
+  const std::int64_t block =
+      tables_[static_cast<std::size_t>(sequence * blocks_per_sequence_ + position / kv_block_tokens)];
   return (((block * 2 + k_or_v) * kv_heads_ + head) * kv_block_tokens + position % kv_block_tokens) * head_dim_;
 }
 
@@ -70,7 +80,9 @@ Values KvProblem::rows(std::int64_t sequence, std::int64_t length, int k_or_v, s
 }
 
 std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t tokens) {
-  const auto draw = [&](std::int64_t low, std::int64_t high) { return std::uniform_int_distribution<std::int64_t>(low, high)(random); };
+  const auto draw = [&](std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+  };
   std::vector<Context> contexts;
   while (tokens > 0) {
     const std::int64_t count = draw(0, 1) == 0 ? 1 : draw(1, std::min<std::int64_t>(tokens, 20));
@@ -80,8 +92,8 @@ std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t token
   return contexts;
 }
 
-Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
-                   double scale, bool causal) {
+Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads, std::int64_t kv_heads,
+                   std::int64_t head_dim, double scale, bool causal) {
   Values y(query.size());
   problem.each_token([&](std::int64_t token, std::int64_t sequence, std::int64_t position) {
     const Context& context = problem.contexts()[static_cast<std::size_t>(sequence)];

@@ -1,4 +1,5 @@
-// A KV cache under test: several sequences of any lengths in shuffled blocks, of which any run of tokens can be one step.
+// A KV cache under test: several sequences of any lengths in shuffled blocks, of which any run of tokens can be one
+// step.
 #pragma once
 
 #include <vector>
@@ -22,11 +23,13 @@ struct Step {
 
 class KvProblem {
  public:
-  /// All positions [0, past + count) of every sequence hold random K and V; every other slot of the cache holds NaN, so that reading
-  /// too far shows.
-  KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<Context>& contexts, std::int64_t kv_heads, std::int64_t head_dim);
+  /// All positions [0, past + count) of every sequence hold random K and V; every other slot of the cache holds NaN, so
+  /// that reading too far shows.
+  KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<Context>& contexts, std::int64_t kv_heads,
+            std::int64_t head_dim);
 
-  /// Tokens [first, first + count) of the problem as a step of their own: other sequences are absent, a cut sequence is chunked.
+  /// Tokens [first, first + count) of the problem as a step of their own: other sequences are absent, a cut sequence is
+  /// chunked.
   [[nodiscard]] Step step(std::int64_t first, std::int64_t count);
   [[nodiscard]] Step whole() { return step(0, tokens()); }
   [[nodiscard]] std::int64_t tokens() const { return static_cast<std::int64_t>(positions_.size()); }
@@ -42,7 +45,8 @@ class KvProblem {
   void each_token(const Body& body) const {
     std::int64_t token = 0;
     for (std::size_t s = 0; s < contexts_.size(); ++s)
-      for (std::int64_t i = 0; i < contexts_[s].count; ++i) body(token++, static_cast<std::int64_t>(s), contexts_[s].past + i);
+      for (std::int64_t i = 0; i < contexts_[s].count; ++i)
+        body(token++, static_cast<std::int64_t>(s), contexts_[s].past + i);
   }
 
  private:
@@ -56,7 +60,7 @@ class KvProblem {
 [[nodiscard]] std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t tokens);
 
 /// softmax(scale q K^T) V in float64 for all tokens; query and result [tokens][heads][head_dim].
-[[nodiscard]] Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads, std::int64_t kv_heads,
-                                 std::int64_t head_dim, double scale, bool causal);
+[[nodiscard]] Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads,
+                                 std::int64_t kv_heads, std::int64_t head_dim, double scale, bool causal);
 
 }  // namespace lamella::cpu::testing

@@ -7,22 +7,31 @@ namespace {
 
 class Attention : public KernelTest {
  protected:
-  void compare(const std::vector<Context>& contexts, std::int64_t kv_heads, std::int64_t group, std::int64_t dim, bool causal, int workers) {
+  void compare(const std::vector<Context>& contexts, std::int64_t kv_heads, std::int64_t group, std::int64_t dim,
+               bool causal, int workers) {
     const std::int64_t heads = kv_heads * group;
     KvProblem problem(random_, dtype(), contexts, kv_heads, dim);
     Step step = problem.whole();
-    SCOPED_TRACE(::testing::Message() << step.tokens << " tokens of " << contexts.size() << " sequences, first " << contexts[0].past << " + "
-                                      << contexts[0].count << ", " << heads << " heads on " << kv_heads << ", dim " << dim << ", causal "
-                                      << causal << ", " << workers << " workers");
+    SCOPED_TRACE(::testing::Message() << step.tokens << " tokens of " << contexts.size() << " sequences, first "
+                                      << contexts[0].past << " + " << contexts[0].count << ", " << heads << " heads on "
+                                      << kv_heads << ", dim " << dim << ", causal " << causal << ", " << workers
+                                      << " workers");
     const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
     Cells by_token(dtype(), normal(step.tokens * heads * dim)), by_head(dtype(), by_token.size());
     Cells y_by_head(dtype(), by_token.size()), y(dtype(), by_token.size()), fused_y(dtype(), by_token.size());
     const ScratchBounds bounds{.max_head_dim = dim};
-    AttentionArgs args{.query = by_head.data(), .y = y_by_head.data(), .kv = step.kv, .scale = scale, .causal = causal,
-                       .tokens = step.tokens, .heads = heads};
-    run(kernels().split_heads, {.x = by_token.data(), .y = by_head.data(), .tokens = step.tokens, .heads = heads, .head_dim = dim}, workers);
+    AttentionArgs args{.query = by_head.data(),
+                       .y = y_by_head.data(),
+                       .kv = step.kv,
+                       .scale = scale,
+                       .causal = causal,
+                       .tokens = step.tokens,
+                       .heads = heads};
+    run(kernels().split_heads,
+        {.x = by_token.data(), .y = by_head.data(), .tokens = step.tokens, .heads = heads, .head_dim = dim}, workers);
     run(kernels().attention, args, workers, bounds);
-    run(kernels().merge_heads, {.x = y_by_head.data(), .y = y.data(), .tokens = step.tokens, .heads = heads, .head_dim = dim}, workers);
+    run(kernels().merge_heads,
+        {.x = y_by_head.data(), .y = y.data(), .tokens = step.tokens, .heads = heads, .head_dim = dim}, workers);
     const Values want = attention64(problem, by_token.values(), heads, kv_heads, dim, scale, causal);
     by_head.expect_intact();
     y_by_head.expect_intact();
@@ -43,7 +52,8 @@ TEST_P(Attention, OneToken) {
 
 TEST_P(Attention, RaggedBatches) {
   for (int i = 0; i < 8; ++i)
-    compare(random_contexts(random_, draw(1, 40)), draw(1, 3), draw(1, 5), draw_width() % 130 + 1, draw(0, 1) == 1, static_cast<int>(draw(1, 5)));
+    compare(random_contexts(random_, draw(1, 40)), draw(1, 3), draw(1, 5), draw_width() % 130 + 1, draw(0, 1) == 1,
+            static_cast<int>(draw(1, 5)));
 }
 
 TEST_P(Attention, PromptsAcrossPartBoundaries) {
@@ -52,7 +62,9 @@ TEST_P(Attention, PromptsAcrossPartBoundaries) {
   compare({{0, 300}}, 1, 1, 32, false, 2);
 }
 
-TEST_P(Attention, ScoresFarApart) {  // exponentials would overflow without the largest score taken off, in one part or between them
+TEST_P(
+    Attention,
+    ScoresFarApart) {  // exponentials would overflow without the largest score taken off, in one part or between them
   KvProblem problem(random_, dtype(), {{600, 1}}, 1, 16);
   for (std::int64_t d = 0; d < 16; ++d) {
     problem.cache().set(problem.index(0, 300, 0, 0) + d, 50.0);
@@ -62,8 +74,14 @@ TEST_P(Attention, ScoresFarApart) {  // exponentials would overflow without the 
   for (const double sign : {1.0, -1.0}) {
     Cells query(dtype(), Values(16, sign)), y(dtype(), 16);
     run(kernels().attention,
-        AttentionArgs{.query = query.data(), .y = y.data(), .kv = step.kv, .scale = 1.0F, .causal = true, .tokens = 1, .heads = 1}, 1,
-        {.max_head_dim = 16});
+        AttentionArgs{.query = query.data(),
+                      .y = y.data(),
+                      .kv = step.kv,
+                      .scale = 1.0F,
+                      .causal = true,
+                      .tokens = 1,
+                      .heads = 1},
+        1, {.max_head_dim = 16});
     expect_close(y, attention64(problem, query.values(), 1, 1, 16, 1.0, true), bound_of(dtype()));
   }
 }

@@ -1,5 +1,5 @@
-// A token's row is the same bits whatever the number of tokens and workers: for every kernel, steps of 1 to 70 tokens taken from
-// anywhere in a problem of 70, on 1 to 4 workers, against the whole problem on one.
+// A token's row is the same bits whatever the number of tokens and workers: for every kernel, steps of 1 to 70 tokens
+// taken from anywhere in a problem of 70, on 1 to 4 workers, against the whole problem on one.
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -40,21 +40,33 @@ TEST_P(Exactness, Linear) {
   Cells x(dtype(), normal(all_tokens * inputs)), weight(dtype(), normal(outputs * inputs));
   const auto linear = [&](Cells& xs, Cells& weights, std::int64_t first, std::int64_t count, int workers) {
     Cells y(DataType::f32, count * outputs);
-    run(kernels().linear, LinearArgs{.x = at(xs, first, inputs), .weight = weights.data(), .y = y.data(), .y_f32 = true, .tokens = count,
-                                     .inputs = inputs, .outputs = outputs}, workers);
+    run(kernels().linear,
+        LinearArgs{.x = at(xs, first, inputs),
+                   .weight = weights.data(),
+                   .y = y.data(),
+                   .y_f32 = true,
+                   .tokens = count,
+                   .inputs = inputs,
+                   .outputs = outputs},
+        workers);
     return y.bits();
   };
-  EXPECT_EQ(steps_that_differ([&](auto first, auto count, int workers) { return linear(x, weight, first, count, workers); }), 0);
+  EXPECT_EQ(
+      steps_that_differ([&](auto first, auto count, int workers) { return linear(x, weight, first, count, workers); }),
+      0);
 
   // The test can fail: inputs summed in another order from 33 tokens on, or with more than two workers, are found out.
   Cells x_turned(dtype(), x.size()), weight_turned(dtype(), weight.size());
   for (std::int64_t i = 0; i < x.size(); ++i) x_turned.set(i, x.at(i / inputs * inputs + (i + inputs / 2) % inputs));
-  for (std::int64_t i = 0; i < weight.size(); ++i) weight_turned.set(i, weight.at(i / inputs * inputs + (i + inputs / 2) % inputs));
+  for (std::int64_t i = 0; i < weight.size(); ++i)
+    weight_turned.set(i, weight.at(i / inputs * inputs + (i + inputs / 2) % inputs));
   const auto by_tokens = [&](auto first, auto count, int workers) {
-    return count > 32 ? linear(x_turned, weight_turned, first, count, workers) : linear(x, weight, first, count, workers);
+    return count > 32 ? linear(x_turned, weight_turned, first, count, workers)
+                      : linear(x, weight, first, count, workers);
   };
   const auto by_workers = [&](auto first, auto count, int workers) {
-    return workers > 2 ? linear(x_turned, weight_turned, first, count, workers) : linear(x, weight, first, count, workers);
+    return workers > 2 ? linear(x_turned, weight_turned, first, count, workers)
+                       : linear(x, weight, first, count, workers);
   };
   if (GetParam().set == KernelSet::reference) return;  // its float64 sums round to the same fp32 in any order
   EXPECT_GE(steps_that_differ(by_tokens), 30);
@@ -63,36 +75,66 @@ TEST_P(Exactness, Linear) {
 
 TEST_P(Exactness, RowKernels) {
   const std::int64_t heads = 3, dim = 34, width = heads * dim, rotary = 20;
-  Cells x(dtype(), normal(all_tokens * width)), other(dtype(), normal(all_tokens * width)), angles(DataType::f32, normal(all_tokens * rotary));
+  Cells x(dtype(), normal(all_tokens * width)), other(dtype(), normal(all_tokens * width)),
+      angles(DataType::f32, normal(all_tokens * rotary));
   Cells weight(DataType::f32, normal(width)), bias(DataType::f32, normal(width));
-  const auto rows = [&](const char* name, const std::function<void(void* y, std::int64_t first, std::int64_t count, int workers)>& kernel) {
-    SCOPED_TRACE(name);
-    EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
-                Cells y(dtype(), count * width);
-                kernel(y.data(), first, count, workers);
-                return y.bits();
-              }),
-              0);
-  };
+  const auto rows =
+      [&](const char* name,
+          const std::function<void(void* y, std::int64_t first, std::int64_t count, int workers)>& kernel) {
+        SCOPED_TRACE(name);
+        EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
+                    Cells y(dtype(), count * width);
+                    kernel(y.data(), first, count, workers);
+                    return y.bits();
+                  }),
+                  0);
+      };
   for (const NormKind kind : {NormKind::layer_norm, NormKind::rms_norm})
     rows("norm", [&](void* y, auto first, auto count, int workers) {
-      run(kernels().norm, NormArgs{.x = at(x, first, width), .y = y, .weight = weight.floats(), .bias = bias.floats(), .kind = kind,
-                                   .eps = 1e-5F, .tokens = count, .width = width}, workers);
+      run(kernels().norm,
+          NormArgs{.x = at(x, first, width),
+                   .y = y,
+                   .weight = weight.floats(),
+                   .bias = bias.floats(),
+                   .kind = kind,
+                   .eps = 1e-5F,
+                   .tokens = count,
+                   .width = width},
+          workers);
     });
   rows("add_bias", [&](void* y, auto first, auto count, int workers) {
-    run(kernels().add_bias, AddBiasArgs{.x = at(x, first, width), .bias = bias.floats(), .y = y, .f32 = false, .tokens = count, .width = width}, workers);
+    run(kernels().add_bias,
+        AddBiasArgs{
+            .x = at(x, first, width), .bias = bias.floats(), .y = y, .f32 = false, .tokens = count, .width = width},
+        workers);
   });
   rows("rope", [&](void* y, auto first, auto count, int workers) {
-    run(kernels().rope, RopeArgs{.x = at(x, first, width), .angles = angles.floats() + first * rotary, .y = y, .tokens = count, .heads = heads,
-                                 .head_dim = dim, .rotary_dim = rotary}, workers);
+    run(kernels().rope,
+        RopeArgs{.x = at(x, first, width),
+                 .angles = angles.floats() + first * rotary,
+                 .y = y,
+                 .tokens = count,
+                 .heads = heads,
+                 .head_dim = dim,
+                 .rotary_dim = rotary},
+        workers);
   });
   for (int kind = 0; kind <= static_cast<int>(Activation::quick_gelu); ++kind)
     rows("activate", [&](void* y, auto first, auto count, int workers) {
-      run(kernels().activate, ActivateArgs{.x = at(x, first, width), .up = at(other, first, width), .y = y,
-                                           .activation = static_cast<Activation>(kind), .f32 = false, .tokens = count, .width = width}, workers);
+      run(kernels().activate,
+          ActivateArgs{.x = at(x, first, width),
+                       .up = at(other, first, width),
+                       .y = y,
+                       .activation = static_cast<Activation>(kind),
+                       .f32 = false,
+                       .tokens = count,
+                       .width = width},
+          workers);
     });
   rows("residual", [&](void* y, auto first, auto count, int workers) {
-    run(kernels().residual, ResidualArgs{.a = at(x, first, width), .b = at(other, first, width), .y = y, .tokens = count, .width = width}, workers);
+    run(kernels().residual,
+        ResidualArgs{.a = at(x, first, width), .b = at(other, first, width), .y = y, .tokens = count, .width = width},
+        workers);
   });
 }
 
@@ -100,15 +142,27 @@ TEST_P(Exactness, Attention) {
   const std::int64_t kv_heads = 2, heads = kv_heads * draw(1, 3), dim = draw(0, 1) == 0 ? 64 : 41, width = heads * dim;
   for (int round = 0; round < 2; ++round) {
     // One round of mixed sequences, one of a prompt that is chunked across a boundary of attention's parts.
-    KvProblem problem(random_, dtype(), round == 0 ? random_contexts(random_, all_tokens) : std::vector<Context>{{220, all_tokens}}, kv_heads, dim);
+    KvProblem problem(random_, dtype(),
+                      round == 0 ? random_contexts(random_, all_tokens) : std::vector<Context>{{220, all_tokens}},
+                      kv_heads, dim);
     Cells query(dtype(), normal(all_tokens * width));
     const auto attend = [&](std::int64_t first, std::int64_t count, int workers) {
       const Step step = problem.step(first, count);
       Cells by_head(dtype(), count * width), y_by_head(dtype(), count * width), y(dtype(), count * width);
-      run(kernels().split_heads, {.x = at(query, first, width), .y = by_head.data(), .tokens = count, .heads = heads, .head_dim = dim}, workers);
-      run(kernels().attention, AttentionArgs{.query = by_head.data(), .y = y_by_head.data(), .kv = step.kv, .scale = 0.125F, .causal = true,
-                                             .tokens = count, .heads = heads}, workers, {.max_head_dim = dim});
-      run(kernels().merge_heads, {.x = y_by_head.data(), .y = y.data(), .tokens = count, .heads = heads, .head_dim = dim}, workers);
+      run(kernels().split_heads,
+          {.x = at(query, first, width), .y = by_head.data(), .tokens = count, .heads = heads, .head_dim = dim},
+          workers);
+      run(kernels().attention,
+          AttentionArgs{.query = by_head.data(),
+                        .y = y_by_head.data(),
+                        .kv = step.kv,
+                        .scale = 0.125F,
+                        .causal = true,
+                        .tokens = count,
+                        .heads = heads},
+          workers, {.max_head_dim = dim});
+      run(kernels().merge_heads,
+          {.x = y_by_head.data(), .y = y.data(), .tokens = count, .heads = heads, .head_dim = dim}, workers);
       return y.bits();
     };
     EXPECT_EQ(steps_that_differ(attend), 0);
@@ -121,18 +175,32 @@ TEST_P(FusedExactness, Regions) {
   const std::int64_t kv_heads = 2, heads = 6, dim = 26, width = 1100, outputs = 53;
   KvProblem problem(random_, dtype(), random_contexts(random_, all_tokens), kv_heads, dim);
   Cells x(dtype(), normal(all_tokens * width)), residual(dtype(), normal(all_tokens * outputs));
-  Cells wq(dtype(), normal(heads * dim * width)), wk(dtype(), normal(kv_heads * dim * width)), wv(dtype(), normal(kv_heads * dim * width));
-  Cells up(dtype(), normal(outputs * width, 0.03)), gate(dtype(), normal(outputs * width, 0.03)), angles(DataType::f32, normal(all_tokens * dim));
-  Cells norm_weight(DataType::f32, normal(width)), norm_bias(DataType::f32, normal(width)), bias(DataType::f32, normal(heads * dim));
+  Cells wq(dtype(), normal(heads * dim * width)), wk(dtype(), normal(kv_heads * dim * width)),
+      wv(dtype(), normal(kv_heads * dim * width));
+  Cells up(dtype(), normal(outputs * width, 0.03)), gate(dtype(), normal(outputs * width, 0.03)),
+      angles(DataType::f32, normal(all_tokens * dim));
+  Cells norm_weight(DataType::f32, normal(width)), norm_bias(DataType::f32, normal(width)),
+      bias(DataType::f32, normal(heads * dim));
   const ScratchBounds bounds{.max_inputs = width, .max_head_dim = dim};
 
   const auto norm_qkv = [&](std::int64_t first, std::int64_t count, int workers) {
     const Step step = problem.step(first, count);
     Cells q(dtype(), count * heads * dim);
     run(kernels().norm_qkv,
-        NormQkvArgs{.x = at(x, first, width), .norm = NormKind::layer_norm, .norm_weight = norm_weight.floats(), .norm_bias = norm_bias.floats(),
-                    .eps = 1e-5F, .query = {wq.data(), bias.floats()}, .key = {wk.data(), bias.floats()}, .value = {wv.data(), nullptr},
-                    .angles = angles.floats() + first * dim, .rotary_dim = dim, .q = q.data(), .kv = step.kv, .tokens = count, .width = width,
+        NormQkvArgs{.x = at(x, first, width),
+                    .norm = NormKind::layer_norm,
+                    .norm_weight = norm_weight.floats(),
+                    .norm_bias = norm_bias.floats(),
+                    .eps = 1e-5F,
+                    .query = {wq.data(), bias.floats()},
+                    .key = {wk.data(), bias.floats()},
+                    .value = {wv.data(), nullptr},
+                    .angles = angles.floats() + first * dim,
+                    .rotary_dim = dim,
+                    .q = q.data(),
+                    .kv = step.kv,
+                    .tokens = count,
+                    .width = width,
                     .heads = heads},
         workers, bounds);
     return q.bits();
@@ -150,9 +218,18 @@ TEST_P(FusedExactness, Regions) {
     EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
                 Cells y(dtype(), count * outputs);
                 run(kernels().norm_mlp_up,
-                    NormMlpUpArgs{.x = at(x, first, width), .norm = NormKind::rms_norm, .norm_weight = norm_weight.floats(), .norm_bias = nullptr,
-                                  .eps = 1e-5F, .gate = {gated ? gate.data() : nullptr, nullptr}, .up = {up.data(), bias.floats()},
-                                  .activation = Activation::silu, .y = y.data(), .tokens = count, .width = width, .outputs = outputs},
+                    NormMlpUpArgs{.x = at(x, first, width),
+                                  .norm = NormKind::rms_norm,
+                                  .norm_weight = norm_weight.floats(),
+                                  .norm_bias = nullptr,
+                                  .eps = 1e-5F,
+                                  .gate = {gated ? gate.data() : nullptr, nullptr},
+                                  .up = {up.data(), bias.floats()},
+                                  .activation = Activation::silu,
+                                  .y = y.data(),
+                                  .tokens = count,
+                                  .width = width,
+                                  .outputs = outputs},
                     workers, bounds);
                 return y.bits();
               }),
@@ -160,8 +237,13 @@ TEST_P(FusedExactness, Regions) {
   EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
               Cells y(dtype(), count * outputs);
               run(kernels().output_residual,
-                  OutputResidualArgs{.x = at(x, first, width), .output = {up.data(), bias.floats()}, .residual = at(residual, first, outputs),
-                                     .y = y.data(), .tokens = count, .inputs = width, .outputs = outputs},
+                  OutputResidualArgs{.x = at(x, first, width),
+                                     .output = {up.data(), bias.floats()},
+                                     .residual = at(residual, first, outputs),
+                                     .y = y.data(),
+                                     .tokens = count,
+                                     .inputs = width,
+                                     .outputs = outputs},
                   workers);
               return y.bits();
             }),
@@ -175,8 +257,15 @@ TEST_P(FusedExactness, LayoutAttention) {
   EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
               const Step step = problem.step(first, count);
               Cells y(dtype(), count * width);
-              run(kernels().layout_attention, AttentionArgs{.query = at(query, first, width), .y = y.data(), .kv = step.kv, .scale = 0.125F,
-                                                            .causal = true, .tokens = count, .heads = heads}, workers, {.max_head_dim = dim});
+              run(kernels().layout_attention,
+                  AttentionArgs{.query = at(query, first, width),
+                                .y = y.data(),
+                                .kv = step.kv,
+                                .scale = 0.125F,
+                                .causal = true,
+                                .tokens = count,
+                                .heads = heads},
+                  workers, {.max_head_dim = dim});
               return y.bits();
             }),
             0);
@@ -190,8 +279,15 @@ TEST_P(FusedExactness, EncoderSequencesAloneAndTogether) {  // not causal: a seq
   const auto attend = [&](std::int64_t first, std::int64_t count, int workers) {
     const Step step = problem.step(first, count);
     Cells y(dtype(), count * width);
-    run(kernels().layout_attention, AttentionArgs{.query = at(query, first, width), .y = y.data(), .kv = step.kv, .scale = 0.125F, .causal = false, .tokens = count,
-                              .heads = heads}, workers, {.max_head_dim = dim});
+    run(kernels().layout_attention,
+        AttentionArgs{.query = at(query, first, width),
+                      .y = y.data(),
+                      .kv = step.kv,
+                      .scale = 0.125F,
+                      .causal = false,
+                      .tokens = count,
+                      .heads = heads},
+        workers, {.max_head_dim = dim});
     return y.bits();
   };
   const std::vector<std::byte> whole = attend(0, problem.tokens(), 1);
@@ -199,7 +295,8 @@ TEST_P(FusedExactness, EncoderSequencesAloneAndTogether) {  // not causal: a seq
   for (const Context& context : contexts) {
     const std::vector<std::byte> alone = attend(first, context.count, static_cast<int>(draw(1, 4)));
     const std::size_t row = whole.size() / static_cast<std::size_t>(problem.tokens());
-    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), whole.begin() + static_cast<std::ptrdiff_t>(row) * first)) << context.count << " tokens";
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), whole.begin() + static_cast<std::ptrdiff_t>(row) * first))
+        << context.count << " tokens";
     first += context.count;
   }
 }

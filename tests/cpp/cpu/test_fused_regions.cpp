@@ -27,15 +27,28 @@ class FusedRegions : public KernelTest {
   Cells linear(Cells& x, Cells& weight, Cells& bias, std::int64_t inputs) {
     const std::int64_t outputs = weight.size() / inputs, tokens = x.size() / inputs;
     Cells y(dtype(), tokens * outputs);
-    run(kernels().linear, {.x = x.data(), .weight = weight.data(), .y = y.data(), .y_f32 = false, .tokens = tokens, .inputs = inputs, .outputs = outputs});
+    run(kernels().linear, {.x = x.data(),
+                           .weight = weight.data(),
+                           .y = y.data(),
+                           .y_f32 = false,
+                           .tokens = tokens,
+                           .inputs = inputs,
+                           .outputs = outputs});
     if (bias.size() != 0)
-      run(kernels().add_bias, {.x = y.data(), .bias = bias.floats(), .y = y.data(), .f32 = false, .tokens = tokens, .width = outputs});
+      run(kernels().add_bias,
+          {.x = y.data(), .bias = bias.floats(), .y = y.data(), .f32 = false, .tokens = tokens, .width = outputs});
     return y;
   }
   Cells normed(Cells& x, Cells& weight, Cells& bias) {
     Cells y(dtype(), x.size());
-    run(kernels().norm, {.x = x.data(), .y = y.data(), .weight = weight.floats(), .bias = pointer(bias), .kind = norm_, .eps = eps,
-                         .tokens = tokens_, .width = width_});
+    run(kernels().norm, {.x = x.data(),
+                         .y = y.data(),
+                         .weight = weight.floats(),
+                         .bias = pointer(bias),
+                         .kind = norm_,
+                         .eps = eps,
+                         .tokens = tokens_,
+                         .width = width_});
     return y;
   }
 
@@ -47,31 +60,50 @@ class FusedRegions : public KernelTest {
 TEST_P(FusedRegions, NormQkv) {
   for (int i = 0; i < 12; ++i) {
     SetUp();
-    const std::int64_t kv_heads = draw(1, 3), heads = kv_heads * draw(1, 3), dim = draw_width() % 130 + 2, rotary = coin() ? draw(1, dim / 2) * 2 : 0;
-    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, width " << width_ << ", " << heads << " heads on " << kv_heads << " of " << dim
-                                      << ", " << rotary << " rotated, " << workers_ << " workers, norm " << static_cast<int>(norm_));
+    const std::int64_t kv_heads = draw(1, 3), heads = kv_heads * draw(1, 3), dim = draw_width() % 130 + 2,
+                       rotary = coin() ? draw(1, dim / 2) * 2 : 0;
+    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, width " << width_ << ", " << heads << " heads on "
+                                      << kv_heads << " of " << dim << ", " << rotary << " rotated, " << workers_
+                                      << " workers, norm " << static_cast<int>(norm_));
     KvProblem problem(random_, dtype(), random_contexts(random_, tokens_), kv_heads, dim);
     Step step = problem.whole();
     const double scale = 1.0 / std::sqrt(static_cast<double>(width_));
-    Cells x(dtype(), normal(tokens_ * width_)), norm_weight(DataType::f32, normal(width_, 0.3, 1.0)), norm_bias(DataType::f32, maybe(width_));
-    Cells wq(dtype(), normal(heads * dim * width_, scale)), wk(dtype(), normal(kv_heads * dim * width_, scale)), wv(dtype(), normal(wk.size(), scale));
-    Cells bq(DataType::f32, maybe(heads * dim)), bk(DataType::f32, maybe(kv_heads * dim)), bv(DataType::f32, maybe(kv_heads * dim));
+    Cells x(dtype(), normal(tokens_ * width_)), norm_weight(DataType::f32, normal(width_, 0.3, 1.0)),
+        norm_bias(DataType::f32, maybe(width_));
+    Cells wq(dtype(), normal(heads * dim * width_, scale)), wk(dtype(), normal(kv_heads * dim * width_, scale)),
+        wv(dtype(), normal(wk.size(), scale));
+    Cells bq(DataType::f32, maybe(heads * dim)), bk(DataType::f32, maybe(kv_heads * dim)),
+        bv(DataType::f32, maybe(kv_heads * dim));
     Cells angles(DataType::f32, normal(tokens_ * rotary)), q(dtype(), tokens_ * heads * dim);
 
     Cells before = problem.cache();
     run(kernels().norm_qkv,
-        NormQkvArgs{.x = x.data(), .norm = norm_, .norm_weight = norm_weight.floats(), .norm_bias = pointer(norm_bias), .eps = eps,
-                    .query = {wq.data(), pointer(bq)}, .key = {wk.data(), pointer(bk)}, .value = {wv.data(), pointer(bv)},
-                    .angles = rotary == 0 ? nullptr : angles.floats(), .rotary_dim = rotary, .q = q.data(), .kv = step.kv, .tokens = tokens_,
-                    .width = width_, .heads = heads},
+        NormQkvArgs{.x = x.data(),
+                    .norm = norm_,
+                    .norm_weight = norm_weight.floats(),
+                    .norm_bias = pointer(norm_bias),
+                    .eps = eps,
+                    .query = {wq.data(), pointer(bq)},
+                    .key = {wk.data(), pointer(bk)},
+                    .value = {wv.data(), pointer(bv)},
+                    .angles = rotary == 0 ? nullptr : angles.floats(),
+                    .rotary_dim = rotary,
+                    .q = q.data(),
+                    .kv = step.kv,
+                    .tokens = tokens_,
+                    .width = width_,
+                    .heads = heads},
         workers_, {.max_inputs = width_, .max_head_dim = dim});
     q.expect_intact();
     problem.cache().expect_intact();
     const std::vector<std::byte> fused_cache = problem.cache().bits();
 
     const Values rows = norm64(norm_, x.values(), norm_weight.values(), norm_bias.values(), eps, width_);
-    const auto rotated = [&](const Values& y, std::int64_t n) { return rotary == 0 ? y : rope64(y, angles.values(), n, dim, rotary); };
-    const Values want_k = rotated(linear64(rows, wk.values(), bk.values(), width_), kv_heads), want_v = linear64(rows, wv.values(), bv.values(), width_);
+    const auto rotated = [&](const Values& y, std::int64_t n) {
+      return rotary == 0 ? y : rope64(y, angles.values(), n, dim, rotary);
+    };
+    const Values want_k = rotated(linear64(rows, wk.values(), bk.values(), width_), kv_heads),
+                 want_v = linear64(rows, wv.values(), bv.values(), width_);
     expect_close(q, rotated(linear64(rows, wq.values(), bq.values(), width_), heads), bound());
     Values got_k, got_v;
     problem.each_token([&](std::int64_t, std::int64_t sequence, std::int64_t position) {
@@ -87,10 +119,23 @@ TEST_P(FusedRegions, NormQkv) {
 
     problem.cache() = before;
     step = problem.whole();
-    Cells xn = normed(x, norm_weight, norm_bias), sq = linear(xn, wq, bq, width_), sk = linear(xn, wk, bk, width_), sv = linear(xn, wv, bv, width_);
+    Cells xn = normed(x, norm_weight, norm_bias), sq = linear(xn, wq, bq, width_), sk = linear(xn, wk, bk, width_),
+          sv = linear(xn, wv, bv, width_);
     if (rotary != 0) {
-      run(kernels().rope, {.x = sq.data(), .angles = angles.floats(), .y = sq.data(), .tokens = tokens_, .heads = heads, .head_dim = dim, .rotary_dim = rotary});
-      run(kernels().rope, {.x = sk.data(), .angles = angles.floats(), .y = sk.data(), .tokens = tokens_, .heads = kv_heads, .head_dim = dim, .rotary_dim = rotary});
+      run(kernels().rope, {.x = sq.data(),
+                           .angles = angles.floats(),
+                           .y = sq.data(),
+                           .tokens = tokens_,
+                           .heads = heads,
+                           .head_dim = dim,
+                           .rotary_dim = rotary});
+      run(kernels().rope, {.x = sk.data(),
+                           .angles = angles.floats(),
+                           .y = sk.data(),
+                           .tokens = tokens_,
+                           .heads = kv_heads,
+                           .head_dim = dim,
+                           .rotary_dim = rotary});
     }
     run(kernels().kv_write, KvWriteArgs{.key = sk.data(), .value = sv.data(), .kv = step.kv, .tokens = tokens_});
     EXPECT_EQ(q.bits(), sq.bits());
@@ -104,28 +149,47 @@ TEST_P(FusedRegions, NormMlpUp) {
     const std::int64_t outputs = draw_width();
     const bool gated = coin();
     const auto activation = static_cast<Activation>(draw(0, 6));
-    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, width " << width_ << ", " << outputs << " outputs, " << workers_ << " workers, gated "
-                                      << gated << ", activation " << static_cast<int>(activation) << ", norm " << static_cast<int>(norm_));
+    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, width " << width_ << ", " << outputs << " outputs, "
+                                      << workers_ << " workers, gated " << gated << ", activation "
+                                      << static_cast<int>(activation) << ", norm " << static_cast<int>(norm_));
     const double scale = 1.0 / std::sqrt(static_cast<double>(width_));
-    Cells x(dtype(), normal(tokens_ * width_)), norm_weight(DataType::f32, normal(width_, 0.3, 1.0)), norm_bias(DataType::f32, maybe(width_));
+    Cells x(dtype(), normal(tokens_ * width_)), norm_weight(DataType::f32, normal(width_, 0.3, 1.0)),
+        norm_bias(DataType::f32, maybe(width_));
     Cells up(dtype(), normal(outputs * width_, scale)), gate(dtype(), normal(outputs * width_, scale));
-    Cells up_bias(DataType::f32, maybe(outputs)), gate_bias(DataType::f32, gated ? maybe(outputs) : Values{}), y(dtype(), tokens_ * outputs);
+    Cells up_bias(DataType::f32, maybe(outputs)), gate_bias(DataType::f32, gated ? maybe(outputs) : Values{}),
+        y(dtype(), tokens_ * outputs);
     run(kernels().norm_mlp_up,
-        NormMlpUpArgs{.x = x.data(), .norm = norm_, .norm_weight = norm_weight.floats(), .norm_bias = pointer(norm_bias), .eps = eps,
-                      .gate = {gated ? gate.data() : nullptr, pointer(gate_bias)}, .up = {up.data(), pointer(up_bias)}, .activation = activation,
-                      .y = y.data(), .tokens = tokens_, .width = width_, .outputs = outputs},
+        NormMlpUpArgs{.x = x.data(),
+                      .norm = norm_,
+                      .norm_weight = norm_weight.floats(),
+                      .norm_bias = pointer(norm_bias),
+                      .eps = eps,
+                      .gate = {gated ? gate.data() : nullptr, pointer(gate_bias)},
+                      .up = {up.data(), pointer(up_bias)},
+                      .activation = activation,
+                      .y = y.data(),
+                      .tokens = tokens_,
+                      .width = width_,
+                      .outputs = outputs},
         workers_, {.max_inputs = width_});
     const Values rows = norm64(norm_, x.values(), norm_weight.values(), norm_bias.values(), eps, width_);
     const Values want_up = linear64(rows, up.values(), up_bias.values(), width_);
     Values want = gated ? linear64(rows, gate.values(), gate_bias.values(), width_) : want_up;
-    for (std::size_t j = 0; j < want.size(); ++j) want[j] = activation64(activation, want[j]) * (gated ? want_up[j] : 1.0);
+    for (std::size_t j = 0; j < want.size(); ++j)
+      want[j] = activation64(activation, want[j]) * (gated ? want_up[j] : 1.0);
     expect_close(y, want, bound());
     if (dtype() != DataType::f32) continue;
 
-    Cells xn = normed(x, norm_weight, norm_bias), su = linear(xn, up, up_bias, width_), sg = linear(xn, gate, gate_bias, width_);
+    Cells xn = normed(x, norm_weight, norm_bias), su = linear(xn, up, up_bias, width_),
+          sg = linear(xn, gate, gate_bias, width_);
     Cells sy(dtype(), y.size());
-    run(kernels().activate, {.x = gated ? sg.data() : su.data(), .up = gated ? su.data() : nullptr, .y = sy.data(), .activation = activation,
-                             .f32 = false, .tokens = tokens_, .width = outputs});
+    run(kernels().activate, {.x = gated ? sg.data() : su.data(),
+                             .up = gated ? su.data() : nullptr,
+                             .y = sy.data(),
+                             .activation = activation,
+                             .f32 = false,
+                             .tokens = tokens_,
+                             .width = outputs});
     EXPECT_EQ(y.bits(), sy.bits());
   }
 }
@@ -134,16 +198,24 @@ TEST_P(FusedRegions, OutputResidual) {
   for (int i = 0; i < 12; ++i) {
     SetUp();
     const std::int64_t outputs = draw_width();
-    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, " << width_ << " inputs, " << outputs << " outputs, " << workers_ << " workers");
-    Cells x(dtype(), normal(tokens_ * width_)), weight(dtype(), normal(outputs * width_)), bias(DataType::f32, maybe(outputs));
+    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, " << width_ << " inputs, " << outputs << " outputs, "
+                                      << workers_ << " workers");
+    Cells x(dtype(), normal(tokens_ * width_)), weight(dtype(), normal(outputs * width_)),
+        bias(DataType::f32, maybe(outputs));
     Cells residual(dtype(), normal(tokens_ * outputs)), y(dtype(), residual.size());
-    OutputResidualArgs args{.x = x.data(), .output = {weight.data(), pointer(bias)}, .residual = residual.data(), .y = y.data(),
-                            .tokens = tokens_, .inputs = width_, .outputs = outputs};
+    OutputResidualArgs args{.x = x.data(),
+                            .output = {weight.data(), pointer(bias)},
+                            .residual = residual.data(),
+                            .y = y.data(),
+                            .tokens = tokens_,
+                            .inputs = width_,
+                            .outputs = outputs};
     run(kernels().output_residual, args, workers_);
     expect_close(y, add64(linear64(x.values(), weight.values(), bias.values(), width_), residual.values()), bound());
     if (dtype() == DataType::f32) {
       Cells sy = linear(x, weight, bias, width_);
-      run(kernels().residual, {.a = residual.data(), .b = sy.data(), .y = sy.data(), .tokens = tokens_, .width = outputs});
+      run(kernels().residual,
+          {.a = residual.data(), .b = sy.data(), .y = sy.data(), .tokens = tokens_, .width = outputs});
       EXPECT_EQ(y.bits(), sy.bits());
     }
     args.y = residual.data();

@@ -19,13 +19,14 @@ TEST(KernelTables, AreCompleteAndNamed) {
     const KernelTable& table = target.kernels();
     EXPECT_STREQ(table.name, to_string(target.set));
     EXPECT_EQ(table.dtype, target.dtype);
-    for (const bool present : {table.norm != nullptr, table.embed != nullptr, table.linear != nullptr, table.add_bias != nullptr,
-                               table.rope != nullptr, table.kv_write != nullptr, table.split_heads != nullptr, table.merge_heads != nullptr,
-                               table.attention != nullptr, table.activate != nullptr, table.residual != nullptr,
-                               table.gather_rows != nullptr, table.mean_pool != nullptr})
+    for (const bool present :
+         {table.norm != nullptr, table.embed != nullptr, table.linear != nullptr, table.add_bias != nullptr,
+          table.rope != nullptr, table.kv_write != nullptr, table.split_heads != nullptr, table.merge_heads != nullptr,
+          table.attention != nullptr, table.activate != nullptr, table.residual != nullptr,
+          table.gather_rows != nullptr, table.mean_pool != nullptr})
       EXPECT_TRUE(present) << table.name;
-    for (const bool present : {table.norm_qkv != nullptr, table.layout_attention != nullptr, table.norm_mlp_up != nullptr,
-                               table.output_residual != nullptr})
+    for (const bool present : {table.norm_qkv != nullptr, table.layout_attention != nullptr,
+                               table.norm_mlp_up != nullptr, table.output_residual != nullptr})
       EXPECT_EQ(present, target.set != KernelSet::reference) << table.name;
   }
 }

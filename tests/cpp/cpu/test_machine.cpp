@@ -15,7 +15,9 @@ namespace fs = std::filesystem;
 /// A folder that stands in for "/".
 class Root {
  public:
-  Root() : path_(fs::temp_directory_path() / ("lamella-root-" + std::to_string(::getpid()) + ::testing::UnitTest::GetInstance()->current_test_info()->name())) {}
+  Root()
+      : path_(fs::temp_directory_path() / ("lamella-root-" + std::to_string(::getpid()) +
+                                           ::testing::UnitTest::GetInstance()->current_test_info()->name())) {}
   ~Root() { fs::remove_all(path_); }
   Root(const Root&) = delete;
   Root& operator=(const Root&) = delete;

@@ -6,14 +6,22 @@ namespace {
 
 class Norm : public KernelTest {
  protected:
-  void compare(NormKind kind, bool with_bias, std::int64_t tokens, std::int64_t width, double mean, int workers, double bound) {
-    SCOPED_TRACE(::testing::Message() << tokens << " tokens, width " << width << ", bias " << with_bias << ", " << workers << " workers");
+  void compare(NormKind kind, bool with_bias, std::int64_t tokens, std::int64_t width, double mean, int workers,
+               double bound) {
+    SCOPED_TRACE(::testing::Message() << tokens << " tokens, width " << width << ", bias " << with_bias << ", "
+                                      << workers << " workers");
     constexpr float eps = 1e-5F;
     Cells x(dtype(), normal(tokens * width, 1.0, mean)), y(dtype(), tokens * width);
     Cells weight(DataType::f32, normal(width, 0.3, 1.0)), bias(DataType::f32, normal(width));
     run(kernels().norm,
-        NormArgs{.x = x.data(), .y = y.data(), .weight = weight.floats(), .bias = with_bias ? bias.floats() : nullptr, .kind = kind,
-                 .eps = eps, .tokens = tokens, .width = width},
+        NormArgs{.x = x.data(),
+                 .y = y.data(),
+                 .weight = weight.floats(),
+                 .bias = with_bias ? bias.floats() : nullptr,
+                 .kind = kind,
+                 .eps = eps,
+                 .tokens = tokens,
+                 .width = width},
         workers);
     expect_close(y, norm64(kind, x.values(), weight.values(), with_bias ? bias.values() : Values{}, eps, width), bound);
   }

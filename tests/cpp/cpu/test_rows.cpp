@@ -17,7 +17,8 @@ class Rows : public KernelTest {
     return ids;
   }
   void add_row(Values& y, std::int64_t to, const Cells& table, std::int64_t row) const {
-    for (std::int64_t i = 0; i < width_; ++i) y[static_cast<std::size_t>(to * width_ + i)] += table.at(row * width_ + i);
+    for (std::int64_t i = 0; i < width_; ++i)
+      y[static_cast<std::size_t>(to * width_ + i)] += table.at(row * width_ + i);
   }
 
   std::int64_t tokens_ = 0, width_ = 0;
@@ -29,13 +30,20 @@ TEST_P(Rows, Embed) {
     SetUp();
     const bool positions = draw(0, 1) == 1, types = draw(0, 1) == 1;
     const std::int32_t offset = static_cast<std::int32_t>(draw(0, 2));
-    Cells tokens(dtype(), normal(50 * width_)), position_rows(dtype(), normal(32 * width_)), type_rows(dtype(), normal(2 * width_));
+    Cells tokens(dtype(), normal(50 * width_)), position_rows(dtype(), normal(32 * width_)),
+        type_rows(dtype(), normal(2 * width_));
     const auto token_ids = ids(tokens_, 50), position_ids = ids(tokens_, 30), type_ids = ids(tokens_, 2);
     Cells y(dtype(), tokens_ * width_);
     run(kernels().embed,
-        EmbedArgs{.token_ids = token_ids.data(), .positions = position_ids.data(), .token_types = type_ids.data(),
-                  .token_table = tokens.data(), .position_table = positions ? position_rows.data() : nullptr,
-                  .type_table = types ? type_rows.data() : nullptr, .y = y.data(), .tokens = tokens_, .width = width_,
+        EmbedArgs{.token_ids = token_ids.data(),
+                  .positions = position_ids.data(),
+                  .token_types = type_ids.data(),
+                  .token_table = tokens.data(),
+                  .position_table = positions ? position_rows.data() : nullptr,
+                  .type_table = types ? type_rows.data() : nullptr,
+                  .y = y.data(),
+                  .tokens = tokens_,
+                  .width = width_,
                   .position_offset = offset},
         workers_);
     Values want(static_cast<std::size_t>(tokens_ * width_));
@@ -57,12 +65,17 @@ TEST_P(Rows, AddBiasAndResidual) {
     Cells x(type, normal(tokens_ * width_)), bias(DataType::f32, normal(width_)), y(type, tokens_ * width_);
     Values repeated(static_cast<std::size_t>(tokens_ * width_));
     for (std::int64_t t = 0; t < tokens_; ++t) add_row(repeated, t, bias, 0);
-    run(kernels().add_bias, AddBiasArgs{.x = x.data(), .bias = bias.floats(), .y = y.data(), .f32 = f32, .tokens = tokens_, .width = width_}, workers_);
+    run(kernels().add_bias,
+        AddBiasArgs{
+            .x = x.data(), .bias = bias.floats(), .y = y.data(), .f32 = f32, .tokens = tokens_, .width = width_},
+        workers_);
     expect_close(y, add64(x.values(), repeated), bound_of(type));
     Cells a(dtype(), normal(tokens_ * width_)), b(dtype(), normal(tokens_ * width_)), sum(dtype(), tokens_ * width_);
-    run(kernels().residual, ResidualArgs{.a = a.data(), .b = b.data(), .y = sum.data(), .tokens = tokens_, .width = width_}, workers_);
+    run(kernels().residual,
+        ResidualArgs{.a = a.data(), .b = b.data(), .y = sum.data(), .tokens = tokens_, .width = width_}, workers_);
     expect_close(sum, add64(a.values(), b.values()), bound_of(dtype()));
-    run(kernels().residual, ResidualArgs{.a = a.data(), .b = b.data(), .y = a.data(), .tokens = tokens_, .width = width_}, workers_);
+    run(kernels().residual,
+        ResidualArgs{.a = a.data(), .b = b.data(), .y = a.data(), .tokens = tokens_, .width = width_}, workers_);
     EXPECT_EQ(a.bits(), sum.bits());  // in place
   }
 }
@@ -75,7 +88,9 @@ TEST_P(Rows, GatherRows) {
     Cells x(dtype(), normal(tokens_ * width_)), y(y_f32 ? DataType::f32 : dtype(), count * width_);
     const auto rows = ids(count, tokens_);
     run(kernels().gather_rows,
-        GatherRowsArgs{.x = x.data(), .rows = rows.data(), .y = y.data(), .y_f32 = y_f32, .row_count = count, .width = width_}, workers_);
+        GatherRowsArgs{
+            .x = x.data(), .rows = rows.data(), .y = y.data(), .y_f32 = y_f32, .row_count = count, .width = width_},
+        workers_);
     Values want(static_cast<std::size_t>(count * width_));
     for (std::int64_t r = 0; r < count; ++r) add_row(want, r, x, rows[static_cast<std::size_t>(r)]);
     expect_close(y, want, 0.0);
@@ -93,14 +108,18 @@ TEST_P(Rows, MeanPool) {
     }
     Cells x(dtype(), normal(tokens_ * width_)), y(DataType::f32, static_cast<std::int64_t>(spans.size()) * width_);
     run(kernels().mean_pool,
-        MeanPoolArgs{.x = x.data(), .sequences = spans.data(), .y = y.floats(), .sequence_count = static_cast<std::int64_t>(spans.size()),
+        MeanPoolArgs{.x = x.data(),
+                     .sequences = spans.data(),
+                     .y = y.floats(),
+                     .sequence_count = static_cast<std::int64_t>(spans.size()),
                      .width = width_},
         workers_);
     Values want(static_cast<std::size_t>(y.size()));
     for (std::size_t s = 0; s < spans.size(); ++s)
       for (std::int64_t t = 0; t < spans[s].count; ++t)
         for (std::int64_t j = 0; j < width_; ++j)
-          want[s * static_cast<std::size_t>(width_) + static_cast<std::size_t>(j)] += x.at((spans[s].first + t) * width_ + j) / spans[s].count;
+          want[s * static_cast<std::size_t>(width_) + static_cast<std::size_t>(j)] +=
+              x.at((spans[s].first + t) * width_ + j) / spans[s].count;
     expect_close(y, want, bound_of(DataType::f32));
   }
 }
@@ -110,11 +129,13 @@ TEST_P(Rows, HeadLayoutsAreInverse) {
     SetUp();
     const std::int64_t heads = draw(1, 5);
     Cells x(dtype(), normal(tokens_ * heads * width_)), by_head(dtype(), x.size()), back(dtype(), x.size());
-    run(kernels().split_heads, {.x = x.data(), .y = by_head.data(), .tokens = tokens_, .heads = heads, .head_dim = width_}, workers_);
+    run(kernels().split_heads,
+        {.x = x.data(), .y = by_head.data(), .tokens = tokens_, .heads = heads, .head_dim = width_}, workers_);
     for (std::int64_t t = 0; t < tokens_; ++t)
       for (std::int64_t head = 0; head < heads; ++head)
         EXPECT_EQ(by_head.at((head * tokens_ + t) * width_), x.at((t * heads + head) * width_));
-    run(kernels().merge_heads, {.x = by_head.data(), .y = back.data(), .tokens = tokens_, .heads = heads, .head_dim = width_}, workers_);
+    run(kernels().merge_heads,
+        {.x = by_head.data(), .y = back.data(), .tokens = tokens_, .heads = heads, .head_dim = width_}, workers_);
     EXPECT_EQ(back.bits(), x.bits());
     by_head.expect_intact();
     back.expect_intact();

@@ -32,14 +32,16 @@ TEST(BufferPlan, BuffersThatLiveTogetherNeverOverlap) {
 
 TEST(BufferPlan, DepthCostsNoActivationMemory) {
   EXPECT_EQ(plan_buffers(plan_of(llama_like(2))).bytes, plan_buffers(plan_of(llama_like(30))).bytes);
-  EXPECT_LT(plan_buffers(plan_of(llama_like(30))).bytes * 10, plan_buffers(plan_of(llama_like(30))).bytes_without_reuse);
+  EXPECT_LT(plan_buffers(plan_of(llama_like(30))).bytes * 10,
+            plan_buffers(plan_of(llama_like(30))).bytes_without_reuse);
 }
 
 TEST(BufferPlan, HasEveryBufferButStates) {
   const Plan plan = plan_of(gpt2_like());
   const BufferPlan buffers = plan_buffers(plan);
   for (std::size_t i = 0; i < plan.buffers.size(); ++i)
-    EXPECT_EQ(buffers.find(BufferId{static_cast<std::uint32_t>(i)}) == nullptr, plan.buffers[i].kind == BufferKind::state);
+    EXPECT_EQ(buffers.find(BufferId{static_cast<std::uint32_t>(i)}) == nullptr,
+              plan.buffers[i].kind == BufferKind::state);
 }
 
 TEST(BufferPlan, TableNamesEveryBufferAndTheSum) {

@@ -12,7 +12,8 @@ TEST(ResidentWeights, KeepsVectorsInFp32AndEverythingAligned) {
   const ResidentWeights weights(declare_weights(spec), DataType::bf16);
   for (const WeightDeclaration& weight : weights.declarations()) {
     const std::span<std::byte> bytes = weights.bytes(weight.id);
-    EXPECT_EQ(bytes.size(), static_cast<std::size_t>(weight.rows * weight.columns) * (is_vector(weight.id.slot) ? 4 : 2))
+    EXPECT_EQ(bytes.size(),
+              static_cast<std::size_t>(weight.rows * weight.columns) * (is_vector(weight.id.slot) ? 4 : 2))
         << to_string(weight.id);
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(bytes.data()) % 64, 0U);
   }
@@ -20,12 +21,15 @@ TEST(ResidentWeights, KeepsVectorsInFp32AndEverythingAligned) {
 
 TEST(ResidentWeights, PlannedBytesAreTakenBytes) {
   const std::vector<WeightDeclaration> declared = declare_weights(llama_like());
-  EXPECT_EQ(ResidentWeights::planned_bytes(declared, DataType::f32), ResidentWeights(declared, DataType::f32).total_bytes());
+  EXPECT_EQ(ResidentWeights::planned_bytes(declared, DataType::f32),
+            ResidentWeights(declared, DataType::f32).total_bytes());
 }
 
 TEST(ResidentWeights, OverflowingShapesAreRefused) {
-  const std::vector<WeightDeclaration> absurd = {
-      {.id = {Slot::token_embedding, -1}, .rows = std::int64_t{1} << 40, .columns = std::int64_t{1} << 40, .segment = Segment::embedding}};
+  const std::vector<WeightDeclaration> absurd = {{.id = {Slot::token_embedding, -1},
+                                                  .rows = std::int64_t{1} << 40,
+                                                  .columns = std::int64_t{1} << 40,
+                                                  .segment = Segment::embedding}};
   EXPECT_THROW(ResidentWeights(absurd, DataType::f32), Error);
 }
 

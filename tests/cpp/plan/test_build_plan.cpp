@@ -12,7 +12,8 @@ namespace {
 // The plan of one layer, as people read it. A change here is a change of every forward pass.
 TEST(BuildPlan, LlamaLayerReadsLikeTheFigure) {
   EXPECT_EQ(to_table(plan_of(llama_like(1))),
-            "-             embed            token_ids[T], positions[T], token_types[T] -> embedded[T, 36]  | token_embedding\n"
+            "-             embed            token_ids[T], positions[T], token_types[T] -> embedded[T, 36]  | "
+            "token_embedding\n"
             "-             rope_table       positions[T], rope_lengths[T] -> angles[T, 6]\n"
             "0   qkv       norm             embedded[T, 36] -> 0.normed[T, 36]  | attention_norm\n"
             "0   qkv       linear           0.normed[T, 36] -> 0.q[T, 36]  | query\n"
@@ -20,17 +21,19 @@ TEST(BuildPlan, LlamaLayerReadsLikeTheFigure) {
             "0   qkv       linear           0.normed[T, 36] -> 0.v[T, 12]  | value\n"
             "0   qkv       rope             0.q[T, 36], angles[T, 6] -> 0.rotated[T, 36]\n"
             "0   qkv       rope             0.k[T, 12], angles[T, 6] -> 0.rotated[T, 12]\n"
-            "0   qkv       kv_write         0.rotated[T, 12], 0.v[T, 12], positions[T], sequences[S, 2], block_tables[S, B] -> "
+            "0   qkv       kv_write         0.rotated[T, 12], 0.v[T, 12], positions[T], sequences[S, 2], "
+            "block_tables[S, B] -> "
             "kv.0[12, 2, 2, 16, 6]\n"
             "0   attention split_heads      0.rotated[T, 36] -> 0.heads[6, T, 6]\n"
-            "0   attention attention        0.heads[6, T, 6], positions[T], sequences[S, 2], block_tables[S, B], kv.0[12, 2, 2, 16, 6] -> "
+            "0   attention attention        0.heads[6, T, 6], positions[T], sequences[S, 2], block_tables[S, B], "
+            "kv.0[12, 2, 2, 16, 6] -> "
             "0.attended[6, T, 6]\n"
             "0   attention merge_heads      0.attended[6, T, 6] -> 0.context[T, 36]\n"
             "0   output    linear           0.context[T, 36] -> 0.projected[T, 36]  | attention_output\n"
             "0   output    residual         0.projected[T, 36], embedded[T, 36] -> 0.residual[T, 36]\n"
             "0   mlp_up    norm             0.residual[T, 36] -> 0.normed[T, 36]  | mlp_norm\n"
-            "0   mlp_up    linear           0.normed[T, 36] -> 0.gate[T, 50]  | mlp_gate\n"
             "0   mlp_up    linear           0.normed[T, 36] -> 0.up[T, 50]  | mlp_up\n"
+            "0   mlp_up    linear           0.normed[T, 36] -> 0.gate[T, 50]  | mlp_gate\n"
             "0   mlp_up    activate_gated   0.gate[T, 50], 0.up[T, 50] -> 0.activated[T, 50]\n"
             "0   output    linear           0.activated[T, 50] -> 0.projected[T, 36]  | mlp_down\n"
             "0   output    residual         0.projected[T, 36], 0.residual[T, 36] -> 0.residual[T, 36]\n"
@@ -63,7 +66,8 @@ TEST(BuildPlan, ASharedNormOfAParallelLayerUsesTheFirstNormsWeights) {
   const Plan plan = plan_of(spec);
   verify(plan);
   int uses = 0;
-  for (const Op& op : plan.ops) uses += op.kind == OpKind::norm && plan.weight(op, Slot::attention_norm) != nullptr ? 1 : 0;
+  for (const Op& op : plan.ops)
+    uses += op.kind == OpKind::norm && plan.weight(op, Slot::attention_norm) != nullptr ? 1 : 0;
   EXPECT_EQ(uses, 2);
 }
 

@@ -10,19 +10,23 @@ namespace lamella::testing {
 namespace {
 
 TEST(DeepFusion, MakesFourRegionsOfALayer) {
-  EXPECT_EQ(to_table(deep_fusion(plan_of(llama_like(1)))),
-            "-             embed            token_ids[T], positions[T], token_types[T] -> embedded[T, 36]  | token_embedding\n"
-            "-             rope_table       positions[T], rope_lengths[T] -> angles[T, 6]\n"
-            "0   qkv       norm_qkv         embedded[T, 36], positions[T], sequences[S, 2], block_tables[S, B], angles[T, 6] -> "
-            "0.rotated[T, 36], kv.0[12, 2, 2, 16, 6]  | attention_norm, query, key, value\n"
-            "0   attention layout_attention 0.rotated[T, 36], positions[T], sequences[S, 2], block_tables[S, B], kv.0[12, 2, 2, 16, 6] -> "
-            "0.context[T, 36]\n"
-            "0   output    output_residual  0.context[T, 36], embedded[T, 36] -> 0.residual[T, 36]  | attention_output\n"
-            "0   mlp_up    norm_mlp_up      0.residual[T, 36] -> 0.activated[T, 50]  | mlp_norm, mlp_gate, mlp_up\n"
-            "0   output    output_residual  0.activated[T, 50], 0.residual[T, 36] -> 0.residual[T, 36]  | mlp_down\n"
-            "-             gather_rows      0.residual[T, 36], row_indices[R] -> rows[R, 36]\n"
-            "-             norm             rows[R, 36] -> normed[R, 36]  | final_norm\n"
-            "-             linear           normed[R, 36] -> logits[R, 101]  | token_embedding\n");
+  EXPECT_EQ(
+      to_table(deep_fusion(plan_of(llama_like(1)))),
+      "-             embed            token_ids[T], positions[T], token_types[T] -> embedded[T, 36]  | "
+      "token_embedding\n"
+      "-             rope_table       positions[T], rope_lengths[T] -> angles[T, 6]\n"
+      "0   qkv       norm_qkv         embedded[T, 36], positions[T], sequences[S, 2], block_tables[S, B], angles[T, 6] "
+      "-> "
+      "0.rotated[T, 36], kv.0[12, 2, 2, 16, 6]  | attention_norm, query, key, value\n"
+      "0   attention layout_attention 0.rotated[T, 36], positions[T], sequences[S, 2], block_tables[S, B], kv.0[12, 2, "
+      "2, 16, 6] -> "
+      "0.context[T, 36]\n"
+      "0   output    output_residual  0.context[T, 36], embedded[T, 36] -> 0.residual[T, 36]  | attention_output\n"
+      "0   mlp_up    norm_mlp_up      0.residual[T, 36] -> 0.activated[T, 50]  | mlp_norm, mlp_up, mlp_gate\n"
+      "0   output    output_residual  0.activated[T, 50], 0.residual[T, 36] -> 0.residual[T, 36]  | mlp_down\n"
+      "-             gather_rows      0.residual[T, 36], row_indices[R] -> rows[R, 36]\n"
+      "-             norm             rows[R, 36] -> normed[R, 36]  | final_norm\n"
+      "-             linear           normed[R, 36] -> logits[R, 101]  | token_embedding\n");
 }
 
 TEST(DeepFusion, FusesEveryRegionOfEveryFamily) {
@@ -55,7 +59,12 @@ TEST(DeepFusion, LeavesARegionAloneThatHoldsAnotherOp) {
   // A bias moved behind an op that the region cannot take in stands for what a collective will do.
   Plan plan = plan_of(gpt2_like(1));
   const auto attention = std::ranges::find(plan.ops, OpKind::attention, &Op::kind);
-  Op foreign{.kind = OpKind::activate, .layer = 0, .region = Region::attention, .inputs = {attention->outputs[0]}, .outputs = {}, .weights = {},
+  Op foreign{.kind = OpKind::activate,
+             .layer = 0,
+             .region = Region::attention,
+             .inputs = {attention->outputs[0]},
+             .outputs = {},
+             .weights = {},
              .attributes = {.activation = Activation::relu}};
   Buffer copy = plan.buffer(attention->outputs[0]);
   copy.name = "foreign";

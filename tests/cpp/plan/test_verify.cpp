@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <ostream>
 
 #include "lamella/error.h"
 #include "plan/passes/deep_fusion.h"
@@ -33,6 +34,8 @@ struct Breakage {
   const char* message;
 };
 
+void PrintTo(const Breakage& breakage, std::ostream* out) { *out << breakage.name; }
+
 class VerifyRefuses : public ::testing::TestWithParam<Breakage> {};
 
 TEST_P(VerifyRefuses, Plan) {
@@ -50,31 +53,34 @@ const Breakage breakages[] = {
     {"UnknownWeight", [](Plan& p) { p.ops[2].weights = {WeightIndex{9999}}; }, "uses weight 9999"},
     {"UnusedBuffer", [](Plan& p) { p.buffers.push_back({.name = "orphan", .shape = {fixed(1)}}); }, "never used"},
     {"OutputNeverDefined", [](Plan& p) { p.ops.pop_back(); }, "never"},
-    {"AttentionWithoutWrite", [](Plan& p) { p.ops.erase(p.ops.begin() + static_cast<long>(first(p, OpKind::kv_write))); },
+    {"AttentionWithoutWrite",
+     [](Plan& p) { p.ops.erase(p.ops.begin() + static_cast<long>(first(p, OpKind::kv_write))); },
      "before its layer has written it"},
     {"AnotherLayersKv",
      [](Plan& p) {
-       const auto reader = std::ranges::find_if(p.ops, [](const Op& op) { return op.kind == OpKind::attention && op.layer == 1; });
+       const auto reader =
+           std::ranges::find_if(p.ops, [](const Op& op) { return op.kind == OpKind::attention && op.layer == 1; });
        reader->inputs[4] = p.ops[first(p, OpKind::attention)].inputs[4];
      },
      "before its layer has written it"},
-    {"WrongWidth", [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[3].outputs[0])].shape[1] = fixed(35); }, "linear"},
+    {"WrongWidth", [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[3].outputs[0])].shape[1] = fixed(35); },
+     "linear"},
     {"WrongSymbol",
-     [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[2].outputs[0])].shape[0] = sized(Symbol::rows); }, "another shape"},
+     [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[2].outputs[0])].shape[0] = sized(Symbol::rows); },
+     "another shape"},
     {"WrongWeight",
-     [](Plan& p) { p.ops[first(p, OpKind::linear)].weights = p.ops[first(p, OpKind::linear) + 1].weights; }, "multiplies"},
-    {"MixedTypes", [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[2].outputs[0])].type = DataType::bf16; }, "mixes the types"},
+     [](Plan& p) { p.ops[first(p, OpKind::linear)].weights = p.ops[first(p, OpKind::linear) + 1].weights; },
+     "multiplies"},
+    {"MixedTypes", [](Plan& p) { p.buffers[static_cast<std::size_t>(p.ops[2].outputs[0])].type = DataType::bf16; },
+     "mixes the types"},
     {"Arity", [](Plan& p) { p.ops[first(p, OpKind::residual)].inputs.pop_back(); }, "inputs"},
     {"LayersOutOfOrder", [](Plan& p) { p.ops[2].layer = 1; }, "stands after layer"},
     {"RegionTorn", [](Plan& p) { p.ops[4].region = Region::mlp_up; }, "comes back to region"},
-    {"RotatesTooMuch",
-     [](Plan& p) {
-       p.ops[first(p, OpKind::rope)].attributes.rope->rotary_dim = 8;
-     },
-     "another shape"},
+    {"RotatesTooMuch", [](Plan& p) { p.ops[first(p, OpKind::rope)].attributes.rope->rotary_dim = 8; }, "another shape"},
 };
 
-INSTANTIATE_TEST_SUITE_P(, VerifyRefuses, ::testing::ValuesIn(breakages), [](const auto& breakage) { return breakage.param.name; });
+INSTANTIATE_TEST_SUITE_P(, VerifyRefuses, ::testing::ValuesIn(breakages),
+                         [](const auto& breakage) { return breakage.param.name; });
 
 TEST(Verify, RefusesAFusedOpWithoutItsWeight) {
   Plan plan = deep_fusion(plan_of(llama_like()));

@@ -26,7 +26,8 @@ inline void fill_lively(ResidentWeights& weights, unsigned seed) {
       if (weights.type_of(weight) == DataType::f32) {
         reinterpret_cast<float*>(bytes.data())[i] = value;
       } else {
-        reinterpret_cast<std::uint16_t*>(bytes.data())[i] = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
+        reinterpret_cast<std::uint16_t*>(bytes.data())[i] =
+            static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
       }
     }
   }
@@ -40,9 +41,10 @@ struct EngineChoice {
 };
 
 inline std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineChoice& choice = {}) {
-  return std::make_unique<Engine>(spec, choice.config,
-                                  std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = choice.threads, .kernels = choice.kernels}),
-                                  [&](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, choice.seed); });
+  return std::make_unique<Engine>(
+      spec, choice.config,
+      std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = choice.threads, .kernels = choice.kernels}),
+      [&](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, choice.seed); });
 }
 
 inline std::vector<std::int32_t> random_tokens(std::mt19937& random, std::int64_t vocabulary, std::size_t count) {

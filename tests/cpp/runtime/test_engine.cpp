@@ -36,7 +36,8 @@ ErrorCode refusal(Engine& engine, const Request& request) {
 TEST(Engine, GreedyTokensAreTheArgmaxOfItsLogits) {
   const std::unique_ptr<Engine> engine = make_engine(llama_like());
   std::vector<std::int32_t> sequence = {5, 17, 99};
-  const std::vector<std::int32_t> generated = finish(*engine, engine->submit({.prompt = sequence, .sampling = {.max_tokens = 20}}));
+  const std::vector<std::int32_t> generated =
+      finish(*engine, engine->submit({.prompt = sequence, .sampling = {.max_tokens = 20}}));
   ASSERT_EQ(generated.size(), 20U);
   for (const std::int32_t token : generated) {
     const std::vector<float> logits = engine->logits(sequence);
@@ -56,7 +57,9 @@ TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
     for (int i = 0; i < 9; ++i) {
       const std::size_t length = 1 + random() % 40;
       requests.push_back({.prompt = random_tokens(random, spec.vocab, length),
-                          .sampling = {.max_tokens = 1 + static_cast<std::int64_t>(random() % 20), .temperature = i % 2 == 0 ? 0.0 : 0.8, .seed = seed + i}});
+                          .sampling = {.max_tokens = 1 + static_cast<std::int64_t>(random() % 20),
+                                       .temperature = i % 2 == 0 ? 0.0 : 0.8,
+                                       .seed = seed + i}});
     }
     std::vector<std::vector<std::int32_t>> alone;
     {
@@ -68,7 +71,8 @@ TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
           make_engine(spec, {.config = {.max_num_seqs = 4, .max_num_batched_tokens = chunk}, .threads = 3});
       std::vector<RequestId> ids;
       for (const Request& request : requests) ids.push_back(engine->submit(request));
-      for (std::size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(finish(*engine, ids[i]), alone[i]) << spec.family << " chunk " << chunk << " request " << i;
+      for (std::size_t i = 0; i < ids.size(); ++i)
+        EXPECT_EQ(finish(*engine, ids[i]), alone[i]) << spec.family << " chunk " << chunk << " request " << i;
       expect_balanced(*engine);
       EXPECT_EQ(engine->stats().kv_blocks_used, 0);
     }
@@ -77,8 +81,10 @@ TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
 
 TEST(Engine, StopTokensEndARequestAndAreNotReturned) {
   const std::unique_ptr<Engine> engine = make_engine(gpt2_like());
-  const std::vector<std::int32_t> all = finish(*engine, engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10}}));
-  const RequestId id = engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10, .stop_token_ids = {all[4]}}});
+  const std::vector<std::int32_t> all =
+      finish(*engine, engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10}}));
+  const RequestId id =
+      engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10, .stop_token_ids = {all[4]}}});
   std::vector<std::int32_t> expected(all.begin(), std::find(all.begin(), all.end(), all[4]));
   EXPECT_EQ(finish(*engine, id), expected);
 }
@@ -88,9 +94,11 @@ TEST(Engine, F1_F2_F3_RefusesBadRequestsAndCountsThem) {
   EXPECT_EQ(refusal(*engine, {.prompt = {}}), ErrorCode::invalid_argument);
   EXPECT_EQ(refusal(*engine, {.prompt = {-1}, .sampling = {.max_tokens = 1}}), ErrorCode::invalid_argument);
   EXPECT_EQ(refusal(*engine, {.prompt = {101}, .sampling = {.max_tokens = 1}}), ErrorCode::invalid_argument);
-  EXPECT_EQ(refusal(*engine, {.prompt = std::vector<std::int32_t>(129, 1), .sampling = {.max_tokens = 1}}), ErrorCode::context_too_long);
+  EXPECT_EQ(refusal(*engine, {.prompt = std::vector<std::int32_t>(129, 1), .sampling = {.max_tokens = 1}}),
+            ErrorCode::context_too_long);
   EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 128}}), ErrorCode::context_too_long);
-  EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 1, .top_p = 0.0}}), ErrorCode::invalid_argument);
+  EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 1, .top_p = 0.0}}),
+            ErrorCode::invalid_argument);
   EXPECT_EQ(engine->stats().rejected, 6);
   expect_balanced(*engine);
 }
@@ -119,7 +127,8 @@ TEST(Engine, NaNFailsOneRequestOnlyAndLeavesNothingBehind) {
   };
   // A head of its own, so that the poisoned row is no logit.
   spec.head.tied = false;
-  Engine engine(spec, {.max_num_seqs = 4, .max_num_batched_tokens = 32}, std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 2}), poison);
+  Engine engine(spec, {.max_num_seqs = 4, .max_num_batched_tokens = 32},
+                std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 2}), poison);
   const Request good{.prompt = {1, 2, 3}, .sampling = {.max_tokens = 8}};
   const RequestId first = engine.submit(good);
   const RequestId bad = engine.submit({.prompt = {4, 7, 5}, .sampling = {.max_tokens = 8}});
@@ -166,7 +175,8 @@ TEST(Engine, EncodesBatchesAsAlone) {
   for (int i = 0; i < 13; ++i) inputs.push_back(random_tokens(random, 67, 1 + random() % 60));
   for (const Pooling pooling : {Pooling::none, Pooling::mean, Pooling::cls, Pooling::pooler}) {
     const std::vector<std::vector<float>> together = engine->encode(inputs, pooling);
-    for (std::size_t i = 0; i < inputs.size(); ++i) EXPECT_EQ(engine->encode({inputs[i]}, pooling).front(), together[i]) << i;
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      EXPECT_EQ(engine->encode({inputs[i]}, pooling).front(), together[i]) << i;
   }
   EXPECT_EQ(engine->stats().kv_blocks_used, 0);
 }
@@ -186,7 +196,8 @@ TEST(Engine, ExplainsItsPlanWithMeasuredTimes) {
 TEST(Engine, D1_RefusesBeforeWeightsAreTouched) {
   bool filled = false;
   try {
-    Engine engine(llama_like(), {.memory_budget = 1000}, std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 1}),
+    Engine engine(llama_like(), {.memory_budget = 1000},
+                  std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 1}),
                   [&](ResidentWeights&, ThreadTeam&) { filled = true; });
     FAIL() << "accepted";
   } catch (const Error& error) {

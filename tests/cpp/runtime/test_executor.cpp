@@ -1,5 +1,5 @@
-// Plans run: each Deep-Fusion region against the ops that it replaces, and all of them against the oracle, which is the plain
-// plan on the reference kernels.
+// Plans run: each Deep-Fusion region against the ops that it replaces, and all of them against the oracle, which is the
+// plain plan on the reference kernels.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -80,7 +80,8 @@ TEST(Executor, EverySetAgreesWithTheOracle) {
     const std::vector<float> oracle = run(plain, weights, cpu::KernelSet::reference);
     for (const cpu::KernelSet set : cpu::available_kernel_sets()) {
       if (set == cpu::KernelSet::reference) continue;
-      EXPECT_LT(relative_error(run(deep_fusion(plain), weights, set), oracle), 1e-5) << each.spec.family << " " << to_string(set);
+      EXPECT_LT(relative_error(run(deep_fusion(plain), weights, set), oracle), 1e-5)
+          << each.spec.family << " " << to_string(set);
     }
   }
 }

@@ -10,7 +10,11 @@ namespace {
 constexpr std::uint64_t mib = 1 << 20;
 
 BudgetRequest decoder() {
-  return {.weights = 100 * mib, .activations = 10 * mib, .kv_bytes_per_block = mib, .max_num_seqs = 8, .max_model_len = 160,
+  return {.weights = 100 * mib,
+          .activations = 10 * mib,
+          .kv_bytes_per_block = mib,
+          .max_num_seqs = 8,
+          .max_model_len = 160,
           .available = 1000 * mib};
 }
 
@@ -39,8 +43,8 @@ TEST(MemoryBudget, D1_RefusesBeforeLoadingWithTheTableAndWhatWouldFit) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
     const std::string text = error.what();
-    for (const char* part : {"weights 100.00 MiB", "KV cache 10.00 MiB", "activations 10.00 MiB", "budget 115.00 MiB", "max_model_len=80",
-                             "memory_budget of 120.00 MiB"})
+    for (const char* part : {"weights 100.00 MiB", "KV cache 10.00 MiB", "activations 10.00 MiB", "budget 115.00 MiB",
+                             "max_model_len=80", "memory_budget of 120.00 MiB"})
       EXPECT_NE(text.find(part), std::string::npos) << text;
   }
 }
@@ -52,7 +56,8 @@ TEST(MemoryBudget, D1_SaysWhenTheWeightsAloneAreTooLarge) {
     static_cast<void>(split_memory(request));
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("the weights and activations alone exceed it"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("the weights and activations alone exceed it"), std::string::npos)
+        << error.what();
   }
 }
 

@@ -12,7 +12,8 @@ namespace {
 /// Draws at many positions; counts by token.
 std::vector<int> draws(const std::vector<float>& logits, const SamplingParams& params, int count) {
   std::vector<int> counts(logits.size());
-  for (int position = 0; position < count; ++position) ++counts[static_cast<std::size_t>(sample(logits, params, 0, position))];
+  for (int position = 0; position < count; ++position)
+    ++counts[static_cast<std::size_t>(sample(logits, params, 0, position))];
   return counts;
 }
 

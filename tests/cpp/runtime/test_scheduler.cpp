@@ -73,10 +73,12 @@ TEST(Scheduler, RandomLoadsEndWithNothingLeftOver) {
   const auto draw = [&](int least, int most) { return std::uniform_int_distribution(least, most)(random); };
   for (int round = 0; round < 200; ++round) {
     KvBlockPool pool(draw(8, 30));
-    const SchedulerLimits limits{.max_num_seqs = draw(1, 5), .max_num_batched_tokens = draw(5, 20), .max_model_len = 128};
+    const SchedulerLimits limits{
+        .max_num_seqs = draw(1, 5), .max_num_batched_tokens = draw(5, 20), .max_model_len = 128};
     Scheduler scheduler(limits, pool);
     std::vector<RequestId> ids;
-    for (int i = draw(1, 12); i > 0; --i) ids.push_back(scheduler.add(request(static_cast<std::size_t>(draw(1, 60)), draw(1, 60)), 0));
+    for (int i = draw(1, 12); i > 0; --i)
+      ids.push_back(scheduler.add(request(static_cast<std::size_t>(draw(1, 60)), draw(1, 60)), 0));
     int steps = 0;
     for (std::vector<Scheduled> parts = scheduler.next(); !parts.empty(); parts = scheduler.next()) {
       std::int64_t tokens = 0;

@@ -24,13 +24,16 @@ class LoadWeights : public ::testing::Test {
 
   void write(const std::vector<float>& values, std::vector<std::int64_t> shape) {
     std::ofstream(path_, std::ios::binary)
-        .write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+        .write(reinterpret_cast<const char*>(values.data()),
+               static_cast<std::streamsize>(values.size() * sizeof(float)));
     table_.files = {std::make_shared<io::File>(path_)};
-    table_.tensors = {{.name = "t", .bytes = values.size() * sizeof(float), .type = io::StorageType::f32, .shape = std::move(shape)}};
+    table_.tensors = {
+        {.name = "t", .bytes = values.size() * sizeof(float), .type = io::StorageType::f32, .shape = std::move(shape)}};
   }
 
   std::vector<float> load(const WeightSource& source, DataType dtype = DataType::f32, int threads = 3) {
-    ResidentWeights weights({{.id = {Slot::query, -1}, .rows = rows, .columns = columns, .segment = Segment::norms_qkv}}, dtype);
+    ResidentWeights weights(
+        {{.id = {Slot::query, -1}, .rows = rows, .columns = columns, .segment = Segment::norms_qkv}}, dtype);
     ThreadTeam team(threads);
     io::PreadReader reader;
     load_weights(weights, {source}, table_, reader, team);

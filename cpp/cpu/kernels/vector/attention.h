@@ -49,7 +49,7 @@ LAMELLA_INLINE void part_scores(const KvLayout& kv, const std::int32_t* blocks, 
   for (std::int64_t at = begin; at < end; at += kv_block_tokens) {
     const T* keys = static_cast<const T*>(kv.cache) + kv.offset(blocks[at / kv_block_tokens], 0, kv_head);
     multiply<T>({queries, kv.head_dim, kv.head_dim}, keys, count, smaller(kv_block_tokens, end - at), scores + (at - begin),
-                attention_part_tokens, nullptr);
+                attention_part_tokens, keys);
   }
 }
 

@@ -100,7 +100,7 @@ void norm_qkv(const NormQkvArgs& a, const Worker& worker) {
     const T* rows = normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, worker);
     for (std::int64_t u = mine.begin; u < mine.end; ++u) {
       const ProjectedHead<T> unit = projected_head<T>(a, u);
-      const T* next = u + 1 < mine.end ? projected_head<T>(a, u + 1).weight : nullptr;
+      const T* next = projected_head<T>(a, u + 1 < mine.end ? u + 1 : u).weight;
       multiply<T>({rows, a.width, a.width}, unit.weight, tokens, dim, tile, dim, next);
       finish_head(a, unit, tile, first, tokens);
     }
@@ -119,8 +119,8 @@ void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
     const std::int64_t tokens = smaller(fused_token_tile, a.tokens - first);
     const Product<T> rows{normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, worker), a.width, a.width};
     for (std::int64_t o = mine.begin; o < mine.end; o += block_outputs) {
-      const std::int64_t outputs = smaller(block_outputs, mine.end - o), following = (o + outputs) * a.width;
-      const T* next = o + outputs < mine.end ? up_weight + following : nullptr;
+      const std::int64_t outputs = smaller(block_outputs, mine.end - o), following = o + outputs < mine.end ? o + outputs : o;
+      const T* next = up_weight + following * a.width;
       multiply(rows, up_weight + o * a.width, tokens, outputs, up, block_outputs,
                gate_weight != nullptr ? gate_weight + o * a.width : next);
       if (gate_weight != nullptr) multiply(rows, gate_weight + o * a.width, tokens, outputs, gate, block_outputs, next);

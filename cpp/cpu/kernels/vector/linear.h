@@ -29,7 +29,7 @@ LAMELLA_INLINE void multiply_blocks(const T* x, const T* weight, std::int64_t to
     for (std::int64_t t = 0; t < tokens; t += product_tokens) {
       const std::int64_t count = smaller(product_tokens, tokens - t);
       const bool last_tile = t + count == tokens, last_block = o + outputs == mine.end;
-      const T* next = !last_tile ? rows : !last_block ? rows + outputs * inputs : nullptr;
+      const T* next = last_tile && !last_block ? rows + outputs * inputs : rows;
       multiply<T>({x + t * inputs, inputs, inputs}, rows, count, outputs, tile, block_outputs, next);
       for (std::int64_t i = 0; i < count; ++i) epilogue(tile + i * block_outputs, t + i, o, outputs);
     }

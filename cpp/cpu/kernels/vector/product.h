@@ -137,6 +137,7 @@ template <int Outputs, typename T>
 [[gnu::noinline]] void multiply_rows(const Product<T>& p, const T* weight, std::int64_t tokens, float* y, std::int64_t y_stride,
                                      const T* next) {
   constexpr std::int64_t chunk = chunk_bytes / static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t rows_a_tile = tokens > (Outputs - 1) * tile_tokens ? 1 : (Outputs + 1) / 2;  // there are two tiles at least
   F32 partial[product_tokens * Outputs];
   for (std::int64_t begin = 0; begin < p.inputs; begin += chunk) {
     const bool first = begin == 0, last = begin + chunk >= p.inputs;
@@ -151,12 +152,15 @@ template <int Outputs, typename T>
           F32* saved = partial + t * Outputs;
           Sums<Outputs, n> sums = {};
           if (!first) __builtin_memcpy(&sums, saved, sizeof sums);
-          // Every tile asks for one row of the next chunk, so that memory works all the time; the last ones find nothing left to do.
-          const std::int64_t row = t / tile_tokens;
-          if (row < Outputs)
-            multiply_chunk<1>(sums, w, p.inputs, x, p.x_stride, inputs, following + row * p.inputs);
+          // Every tile asks for some rows of the next chunk, so that memory works all the time.
+          const std::int64_t row = t / tile_tokens * rows_a_tile;
+          const T* prefetch = following + row * p.inputs;
+          if (row >= Outputs)
+            multiply_chunk<0>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
+          else if (rows_a_tile == 1)
+            multiply_chunk<1>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
           else
-            multiply_chunk<0>(sums, w, p.inputs, x, p.x_stride, inputs, following);
+            multiply_chunk<(Outputs + 1) / 2>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
           if (last)
             finish(sums, y + t * y_stride, y_stride);
           else
@@ -178,7 +182,7 @@ LAMELLA_INLINE void multiply_rows_with(const Product<T>& p, const T* weight, std
 }
 
 /// y[t][o] = x[t] . weight[o] for up to product_tokens tokens and any number of outputs, in fp32. `next`: weights that the caller
-/// will want afterwards; where it wants none, any address will do.
+/// will want afterwards; these very rows where it wants none.
 template <typename T>
 LAMELLA_INLINE void multiply(const Product<T>& p, const T* weight, std::int64_t tokens, std::int64_t outputs, float* y,
                              std::int64_t y_stride, const T* next) {

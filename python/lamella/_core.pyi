@@ -1,0 +1,961 @@
+"""
+The compiled core of lamella. Use the package's own functions; this module's surface may change.
+"""
+
+from collections.abc import Callable, Sequence
+import enum
+import os
+import pathlib
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+
+version: str = '0.1.0'
+
+class TensorTable:
+    """
+    The tensors of an open checkpoint: names, types, shapes and where their bytes lie.
+    """
+
+    @staticmethod
+    def open(path: str | os.PathLike) -> TensorTable:
+        """
+        Open a model folder, a .safetensors, index or .gguf file; reads headers only.
+        """
+
+    def names(self) -> list[str]:
+        """Names of all tensors, sorted by their UTF-8 bytes."""
+
+    def entry(self, name: str) -> tuple[str, tuple[int, ...], str, int, int]:
+        """
+        (storage type, shape outermost first, file path, offset in the file, bytes) of a tensor.
+        """
+
+    def read_f32(self, name: str) -> NDArray[numpy.float32]:
+        """
+        The tensor as a new float32 array of its shape; quantised blocks are expanded.
+        """
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """The container's key-values, converted anew at each call."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, arg: str, /) -> bool: ...
+
+def open_checkpoint(path: str | os.PathLike) -> TensorTable:
+    """As TensorTable.open."""
+
+def check_model_file(folder: str | os.PathLike, name: str) -> pathlib.Path:
+    """
+    The real path of a file of a model folder; raises CheckpointError when it is missing, its name is not plain, or a link leads out.
+    """
+
+def parse_safetensors_header(head: bytes, file_size: int, file: str = 'memory') -> TensorTable:
+    """Parse a safetensors header from the first bytes of a file."""
+
+def parse_safetensors_index(text: bytes, file: str = 'memory') -> dict[str, str]:
+    """Parse model.safetensors.index.json: the shard of each tensor."""
+
+def parse_gguf(head: bytes, file_size: int, file: str = 'memory') -> TensorTable:
+    """
+    Parse the head of a GGUF file; InvalidArgumentError when `head` is too short a piece of it.
+    """
+
+class NormKind(enum.Enum):
+    none = 0
+
+    layer_norm = 1
+
+    rms_norm = 2
+
+class RopeScaling(enum.Enum):
+    none = 0
+
+    linear = 1
+
+    dynamic_ntk = 2
+
+    yarn = 3
+
+    longrope = 4
+
+    llama3 = 5
+
+class PositionKind(enum.Enum):
+    none = 0
+
+    learned = 1
+
+    rotary = 2
+
+class Activation(enum.Enum):
+    none = 0
+
+    gelu = 1
+
+    gelu_tanh = 2
+
+    relu = 3
+
+    silu = 4
+
+    tanh = 5
+
+    quick_gelu = 6
+
+class RouterKind(enum.Enum):
+    softmax_top_k = 0
+
+    softmax_top_k_renormalised = 1
+
+    sigmoid_with_bias = 2
+
+    top_1 = 3
+
+class Residual(enum.Enum):
+    sequential = 0
+
+    parallel = 1
+
+    post_norm = 2
+
+class HeadKind(enum.Enum):
+    logits = 0
+
+    hidden = 1
+
+class NormSpec:
+    """LayerNorm or RMSNorm over the last dimension."""
+
+    def __init__(self, *, kind: NormKind = NormKind.none, eps: float = 9.999999747378752e-06, bias: bool = False) -> None: ...
+
+    @property
+    def kind(self) -> NormKind: ...
+
+    @kind.setter
+    def kind(self, arg: NormKind, /) -> None: ...
+
+    @property
+    def eps(self) -> float: ...
+
+    @eps.setter
+    def eps(self, arg: float, /) -> None: ...
+
+    @property
+    def bias(self) -> bool: ...
+
+    @bias.setter
+    def bias(self, arg: bool, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+class RopeSpec:
+    """
+    Rotary positions of the first `rotary_dim` elements of each head, with their scaling.
+    """
+
+    def __init__(self, *, rotary_dim: int = 0, theta: float = 10000.0, scaling: RopeScaling = RopeScaling.none, factor: float = 1.0, original_max_positions: int = 0, beta_fast: float = 32.0, beta_slow: float = 1.0, truncate: bool = True, low_freq_factor: float = 1.0, high_freq_factor: float = 4.0, short_factor: Sequence[float] = [], long_factor: Sequence[float] = [], attention_factor: float | None = None, mscale: float = 0.0, mscale_all_dim: float = 0.0) -> None: ...
+
+    @property
+    def rotary_dim(self) -> int: ...
+
+    @rotary_dim.setter
+    def rotary_dim(self, arg: int, /) -> None: ...
+
+    @property
+    def theta(self) -> float: ...
+
+    @theta.setter
+    def theta(self, arg: float, /) -> None: ...
+
+    @property
+    def scaling(self) -> RopeScaling: ...
+
+    @scaling.setter
+    def scaling(self, arg: RopeScaling, /) -> None: ...
+
+    @property
+    def factor(self) -> float: ...
+
+    @factor.setter
+    def factor(self, arg: float, /) -> None: ...
+
+    @property
+    def original_max_positions(self) -> int: ...
+
+    @original_max_positions.setter
+    def original_max_positions(self, arg: int, /) -> None: ...
+
+    @property
+    def beta_fast(self) -> float: ...
+
+    @beta_fast.setter
+    def beta_fast(self, arg: float, /) -> None: ...
+
+    @property
+    def beta_slow(self) -> float: ...
+
+    @beta_slow.setter
+    def beta_slow(self, arg: float, /) -> None: ...
+
+    @property
+    def truncate(self) -> bool: ...
+
+    @truncate.setter
+    def truncate(self, arg: bool, /) -> None: ...
+
+    @property
+    def low_freq_factor(self) -> float: ...
+
+    @low_freq_factor.setter
+    def low_freq_factor(self, arg: float, /) -> None: ...
+
+    @property
+    def high_freq_factor(self) -> float: ...
+
+    @high_freq_factor.setter
+    def high_freq_factor(self, arg: float, /) -> None: ...
+
+    @property
+    def short_factor(self) -> list[float]: ...
+
+    @short_factor.setter
+    def short_factor(self, arg: Sequence[float], /) -> None: ...
+
+    @property
+    def long_factor(self) -> list[float]: ...
+
+    @long_factor.setter
+    def long_factor(self, arg: Sequence[float], /) -> None: ...
+
+    @property
+    def attention_factor(self) -> float | None: ...
+
+    @attention_factor.setter
+    def attention_factor(self, arg: float | None, /) -> None: ...
+
+    @property
+    def mscale(self) -> float: ...
+
+    @mscale.setter
+    def mscale(self, arg: float, /) -> None: ...
+
+    @property
+    def mscale_all_dim(self) -> float: ...
+
+    @mscale_all_dim.setter
+    def mscale_all_dim(self, arg: float, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+class AttentionSpec:
+    """Multi-head attention with grouped key and value heads."""
+
+    def __init__(self, *, heads: int = 0, kv_heads: int = 0, head_dim: int = 0, scale: float = 0.0, causal: bool = True, qkv_bias: bool = False, output_bias: bool = False, rope: RopeSpec | None = None, query_norm: NormSpec = ..., key_norm: NormSpec = ..., window: int = 0, logit_softcap: float = 0.0) -> None: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @heads.setter
+    def heads(self, arg: int, /) -> None: ...
+
+    @property
+    def kv_heads(self) -> int: ...
+
+    @kv_heads.setter
+    def kv_heads(self, arg: int, /) -> None: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @head_dim.setter
+    def head_dim(self, arg: int, /) -> None: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @scale.setter
+    def scale(self, arg: float, /) -> None: ...
+
+    @property
+    def causal(self) -> bool: ...
+
+    @causal.setter
+    def causal(self, arg: bool, /) -> None: ...
+
+    @property
+    def qkv_bias(self) -> bool: ...
+
+    @qkv_bias.setter
+    def qkv_bias(self, arg: bool, /) -> None: ...
+
+    @property
+    def output_bias(self) -> bool: ...
+
+    @output_bias.setter
+    def output_bias(self, arg: bool, /) -> None: ...
+
+    @property
+    def rope(self) -> RopeSpec | None: ...
+
+    @rope.setter
+    def rope(self, arg: RopeSpec | None, /) -> None: ...
+
+    @property
+    def query_norm(self) -> NormSpec: ...
+
+    @query_norm.setter
+    def query_norm(self, arg: NormSpec, /) -> None: ...
+
+    @property
+    def key_norm(self) -> NormSpec: ...
+
+    @key_norm.setter
+    def key_norm(self, arg: NormSpec, /) -> None: ...
+
+    @property
+    def window(self) -> int: ...
+
+    @window.setter
+    def window(self, arg: int, /) -> None: ...
+
+    @property
+    def logit_softcap(self) -> float: ...
+
+    @logit_softcap.setter
+    def logit_softcap(self, arg: float, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class ExpertsSpec:
+    """Mixture of experts of a layer (named room)."""
+
+    def __init__(self, *, count: int = 0, top_k: int = 0, intermediate: int = 0, router: RouterKind = RouterKind.softmax_top_k, shared_intermediate: int = 0) -> None: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @count.setter
+    def count(self, arg: int, /) -> None: ...
+
+    @property
+    def top_k(self) -> int: ...
+
+    @top_k.setter
+    def top_k(self, arg: int, /) -> None: ...
+
+    @property
+    def intermediate(self) -> int: ...
+
+    @intermediate.setter
+    def intermediate(self, arg: int, /) -> None: ...
+
+    @property
+    def router(self) -> RouterKind: ...
+
+    @router.setter
+    def router(self, arg: RouterKind, /) -> None: ...
+
+    @property
+    def shared_intermediate(self) -> int: ...
+
+    @shared_intermediate.setter
+    def shared_intermediate(self, arg: int, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class MlpSpec:
+    """down(act(up(x))), or down(act(gate(x)) * up(x)) when gated."""
+
+    def __init__(self, *, intermediate: int = 0, activation: Activation = Activation.gelu, gated: bool = False, up_bias: bool = False, down_bias: bool = False, experts: ExpertsSpec | None = None) -> None: ...
+
+    @property
+    def intermediate(self) -> int: ...
+
+    @intermediate.setter
+    def intermediate(self, arg: int, /) -> None: ...
+
+    @property
+    def activation(self) -> Activation: ...
+
+    @activation.setter
+    def activation(self, arg: Activation, /) -> None: ...
+
+    @property
+    def gated(self) -> bool: ...
+
+    @gated.setter
+    def gated(self, arg: bool, /) -> None: ...
+
+    @property
+    def up_bias(self) -> bool: ...
+
+    @up_bias.setter
+    def up_bias(self, arg: bool, /) -> None: ...
+
+    @property
+    def down_bias(self) -> bool: ...
+
+    @down_bias.setter
+    def down_bias(self, arg: bool, /) -> None: ...
+
+    @property
+    def experts(self) -> ExpertsSpec | None: ...
+
+    @experts.setter
+    def experts(self, arg: ExpertsSpec | None, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class LayerSpec:
+    """One transformer layer."""
+
+    def __init__(self, *, residual: Residual = Residual.sequential, attention_norm: NormSpec = ..., attention: AttentionSpec = ..., mlp_norm: NormSpec = ..., mlp: MlpSpec = ...) -> None: ...
+
+    @property
+    def residual(self) -> Residual: ...
+
+    @residual.setter
+    def residual(self, arg: Residual, /) -> None: ...
+
+    @property
+    def attention_norm(self) -> NormSpec: ...
+
+    @attention_norm.setter
+    def attention_norm(self, arg: NormSpec, /) -> None: ...
+
+    @property
+    def attention(self) -> AttentionSpec: ...
+
+    @attention.setter
+    def attention(self, arg: AttentionSpec, /) -> None: ...
+
+    @property
+    def mlp_norm(self) -> NormSpec: ...
+
+    @mlp_norm.setter
+    def mlp_norm(self, arg: NormSpec, /) -> None: ...
+
+    @property
+    def mlp(self) -> MlpSpec: ...
+
+    @mlp.setter
+    def mlp(self, arg: MlpSpec, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class EmbeddingSpec:
+    """What turns token ids into the first layer's input."""
+
+    def __init__(self, *, positions: PositionKind = PositionKind.none, position_rows: int = 0, position_offset: int = 0, token_types: int = 0, norm: NormSpec = ..., scale: float = 1.0) -> None: ...
+
+    @property
+    def positions(self) -> PositionKind: ...
+
+    @positions.setter
+    def positions(self, arg: PositionKind, /) -> None: ...
+
+    @property
+    def position_rows(self) -> int: ...
+
+    @position_rows.setter
+    def position_rows(self, arg: int, /) -> None: ...
+
+    @property
+    def position_offset(self) -> int: ...
+
+    @position_offset.setter
+    def position_offset(self, arg: int, /) -> None: ...
+
+    @property
+    def token_types(self) -> int: ...
+
+    @token_types.setter
+    def token_types(self, arg: int, /) -> None: ...
+
+    @property
+    def norm(self) -> NormSpec: ...
+
+    @norm.setter
+    def norm(self, arg: NormSpec, /) -> None: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @scale.setter
+    def scale(self, arg: float, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class HeadSpec:
+    """What the last layer's output turns into."""
+
+    def __init__(self, *, kind: HeadKind = HeadKind.logits, norm: NormSpec = ..., tied: bool = False, bias: bool = False, pooler: bool = False) -> None: ...
+
+    @property
+    def kind(self) -> HeadKind: ...
+
+    @kind.setter
+    def kind(self, arg: HeadKind, /) -> None: ...
+
+    @property
+    def norm(self) -> NormSpec: ...
+
+    @norm.setter
+    def norm(self, arg: NormSpec, /) -> None: ...
+
+    @property
+    def tied(self) -> bool: ...
+
+    @tied.setter
+    def tied(self, arg: bool, /) -> None: ...
+
+    @property
+    def bias(self) -> bool: ...
+
+    @bias.setter
+    def bias(self, arg: bool, /) -> None: ...
+
+    @property
+    def pooler(self) -> bool: ...
+
+    @pooler.setter
+    def pooler(self, arg: bool, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class ModelSpec:
+    """
+    A model as data: everything that its forward pass depends on but the weights.
+    """
+
+    def __init__(self, *, family: str = '', vocab: int = 0, hidden: int = 0, max_positions: int = 0, embedding: EmbeddingSpec = ..., layers: Sequence[LayerSpec] = [], head: HeadSpec = ...) -> None: ...
+
+    @property
+    def family(self) -> str: ...
+
+    @family.setter
+    def family(self, arg: str, /) -> None: ...
+
+    @property
+    def vocab(self) -> int: ...
+
+    @vocab.setter
+    def vocab(self, arg: int, /) -> None: ...
+
+    @property
+    def hidden(self) -> int: ...
+
+    @hidden.setter
+    def hidden(self, arg: int, /) -> None: ...
+
+    @property
+    def max_positions(self) -> int: ...
+
+    @max_positions.setter
+    def max_positions(self, arg: int, /) -> None: ...
+
+    @property
+    def embedding(self) -> EmbeddingSpec: ...
+
+    @embedding.setter
+    def embedding(self, arg: EmbeddingSpec, /) -> None: ...
+
+    @property
+    def layers(self) -> list[LayerSpec]: ...
+
+    @layers.setter
+    def layers(self, arg: Sequence[LayerSpec], /) -> None: ...
+
+    @property
+    def head(self) -> HeadSpec: ...
+
+    @head.setter
+    def head(self, arg: HeadSpec, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class WeightSource:
+    """Where one canonical weight comes from in a checkpoint (load_recipe.h)."""
+
+    def __init__(self, *, weight: str = '', tensor: str = '', transposed: bool = False, groups: int = 1, parts: int = 1, part: int = 0, rotary_pair_heads: int = 0) -> None: ...
+
+    @property
+    def weight(self) -> str: ...
+
+    @weight.setter
+    def weight(self, arg: str, /) -> None: ...
+
+    @property
+    def tensor(self) -> str: ...
+
+    @tensor.setter
+    def tensor(self, arg: str, /) -> None: ...
+
+    @property
+    def transposed(self) -> bool: ...
+
+    @transposed.setter
+    def transposed(self, arg: bool, /) -> None: ...
+
+    @property
+    def groups(self) -> int: ...
+
+    @groups.setter
+    def groups(self, arg: int, /) -> None: ...
+
+    @property
+    def parts(self) -> int: ...
+
+    @parts.setter
+    def parts(self, arg: int, /) -> None: ...
+
+    @property
+    def part(self) -> int: ...
+
+    @part.setter
+    def part(self, arg: int, /) -> None: ...
+
+    @property
+    def rotary_pair_heads(self) -> int: ...
+
+    @rotary_pair_heads.setter
+    def rotary_pair_heads(self, arg: int, /) -> None: ...
+
+    def __repr__(self) -> str: ...
+
+class WeightDeclaration:
+    """One weight that a model needs: [rows, columns], vectors one row."""
+
+    @property
+    def name(self) -> str:
+        """Canonical name, as recipes use it."""
+
+    @property
+    def slot(self) -> str: ...
+
+    @property
+    def layer(self) -> int:
+        """-1 outside the layers."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def columns(self) -> int: ...
+
+    @property
+    def segment(self) -> str: ...
+
+def declare_weights(spec: ModelSpec) -> list[WeightDeclaration]:
+    """Every weight that the model needs, in execution order."""
+
+def parameter_count(spec: ModelSpec) -> int:
+    """Number of parameters, tied weights once."""
+
+def validate(spec: ModelSpec) -> None:
+    """
+    Raises CheckpointError when a field is out of range or contradicts another.
+    """
+
+def rope_frequencies(spec: RopeSpec, sequence_length: int) -> tuple[list[float], float]:
+    """
+    (inverse frequencies in radians per token, factor of cos and sin) for a sequence of that many tokens.
+    """
+
+class DataType(enum.Enum):
+    float32 = 0
+
+    bfloat16 = 1
+
+    int32 = 2
+
+class StepShape:
+    """
+    The sizes of one step: tokens, sequences, rows, KV blocks and attended positions.
+    """
+
+    @staticmethod
+    def uniform(sequences: int, new_tokens: int, context: int) -> StepShape:
+        """
+        `sequences` equal sequences that bring `new_tokens` each and end with `context` tokens in the cache.
+        """
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def sequences(self) -> int: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def kv_blocks(self) -> int: ...
+
+class Roofline:
+    """Measured roofs of a device: bytes/s that it reads and fp32 FLOP/s."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def bytes_per_s(self) -> float: ...
+
+    @property
+    def flops_per_s(self) -> float: ...
+
+class ExplainRow:
+    """One op of a plan with its cost for one step shape."""
+
+    @property
+    def op(self) -> str: ...
+
+    @property
+    def layer(self) -> int: ...
+
+    @property
+    def region(self) -> str: ...
+
+    @property
+    def inputs(self) -> str: ...
+
+    @property
+    def outputs(self) -> str: ...
+
+    @property
+    def shape(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def kernel(self) -> str: ...
+
+    @property
+    def bytes_read(self) -> int: ...
+
+    @property
+    def bytes_written(self) -> int: ...
+
+    @property
+    def flops(self) -> int: ...
+
+    @property
+    def roofline_s(self) -> float: ...
+
+    @property
+    def measured_s(self) -> float | None: ...
+
+def explain_plan(spec: ModelSpec, dtype: DataType, deep_fusion: bool, shape: StepShape, roofline: Roofline) -> list[ExplainRow]:
+    """
+    Rows of the plan for a model that is not loaded: costs and roofline, no kernels and no measured times.
+    """
+
+def plan_table(spec: ModelSpec, dtype: DataType, deep_fusion: bool, shape: StepShape) -> str:
+    """The plan, one op a line, with symbolic shapes."""
+
+def memory_table(spec: ModelSpec, dtype: DataType, deep_fusion: bool, shape: StepShape) -> str:
+    """Where each buffer of the plan lies in its one allocation."""
+
+def weight_bytes_per_step(spec: ModelSpec, dtype: DataType, shape: StepShape) -> int:
+    """Bytes of weights that one step reads."""
+
+class SamplingParams:
+    """How the next token is chosen; see lamella.SamplingParams."""
+
+    def __init__(self, *, max_tokens: int = 256, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0, stop_token_ids: Sequence[int] = []) -> None: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def top_k(self) -> int: ...
+
+    @property
+    def top_p(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def stop_token_ids(self) -> list[int]: ...
+
+class Request:
+    """Token ids and how to go on from them."""
+
+    def __init__(self, prompt: Sequence[int], sampling: SamplingParams) -> None: ...
+
+    @property
+    def prompt(self) -> list[int]: ...
+
+    @property
+    def sampling(self) -> SamplingParams: ...
+
+class Progress:
+    """What is new about a request."""
+
+    @property
+    def new_tokens(self) -> list[int]: ...
+
+    @property
+    def reason(self) -> str:
+        """running, stop, length, cancelled or error"""
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+    @property
+    def error_code(self) -> str | None: ...
+
+    @property
+    def first_token_s(self) -> float: ...
+
+class EngineConfig:
+    """Limits and switches of an engine; see lamella.Engine."""
+
+    def __init__(self, *, dtype: DataType, deep_fusion: bool, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None) -> None: ...
+
+    @property
+    def dtype(self) -> DataType: ...
+
+    @property
+    def deep_fusion(self) -> bool: ...
+
+    @property
+    def max_num_seqs(self) -> int: ...
+
+    @property
+    def max_model_len(self) -> int: ...
+
+    @property
+    def max_num_batched_tokens(self) -> int: ...
+
+    @property
+    def memory_budget(self) -> int | None: ...
+
+class EngineStats:
+    """Counters of an engine."""
+
+    @property
+    def kv_blocks_total(self) -> int: ...
+
+    @property
+    def kv_blocks_used(self) -> int: ...
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def finished(self) -> int: ...
+
+    @property
+    def cancelled(self) -> int: ...
+
+    @property
+    def rejected(self) -> int: ...
+
+    @property
+    def failed(self) -> int: ...
+
+    @property
+    def bytes_weights(self) -> int: ...
+
+    @property
+    def bytes_kv(self) -> int: ...
+
+    @property
+    def bytes_activations(self) -> int: ...
+
+class Pooling(enum.Enum):
+    none = 0
+
+    mean = 1
+
+    cls = 2
+
+    pooler = 3
+
+class Engine:
+    """The native engine; lamella.Engine wraps it."""
+
+    def submit(self, request: Request) -> int: ...
+
+    def step(self) -> bool:
+        """Run one step of whatever is queued; False when there is nothing to do."""
+
+    def poll(self, id: int) -> Progress: ...
+
+    def cancel(self, id: int) -> None: ...
+
+    def validate_requests(self, requests: Sequence[Request]) -> None: ...
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[numpy.float32]:
+        """Float32 array [tokens, vocabulary]."""
+
+    def encode(self, inputs: Sequence[Sequence[int]], pooling: Pooling) -> list:
+        """Float32 arrays, one an input."""
+
+    def explain(self, shape: StepShape) -> list[ExplainRow]: ...
+
+    def roofline(self) -> Roofline: ...
+
+    def plan_table(self) -> str: ...
+
+    def memory_table(self) -> str: ...
+
+    def stats(self) -> EngineStats: ...
+
+    @property
+    def config(self) -> EngineConfig: ...
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def device_name(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+def open_engine(spec: ModelSpec, recipe: Sequence[WeightSource], tensors: TensorTable, config: EngineConfig, threads: int = 0, kernels: str | None = None, progress: Callable[[int, int], None] | None = None) -> Engine:
+    """An engine with a checkpoint's weights."""
+
+def random_engine(spec: ModelSpec, seed: int, config: EngineConfig, threads: int = 0, kernels: str | None = None) -> Engine:
+    """An engine with random weights: for shapes without a checkpoint."""
+
+def sample(logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], params: SamplingParams, sample_index: int, position: int) -> int:
+    """The token that the engine would choose from these logits."""
+
+def usable_cores() -> int:
+    """Cores that affinity and cgroup limits leave to this process."""
+
+def processor_name() -> str: ...
+
+def available_memory() -> int:
+    """Bytes of memory free for this process, cgroup limits included."""
+
+def kernel_sets() -> list[str]:
+    """Kernel sets that this machine runs, best last."""
+
+def measure_read_bandwidth(threads: int) -> float:
+    """Bytes/s that this many threads read from memory."""
+
+def measure_peak_flops(threads: int) -> float:
+    """fp32 FLOP/s of this many threads, from registers."""

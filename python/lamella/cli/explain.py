@@ -1,0 +1,204 @@
+"""The step has --batch-size sequences that bring --tokens new tokens each and end with --context tokens in the cache. Bytes are
+those that must move if every operand is touched once; the roofline time is the larger of bytes / measured bandwidth and
+FLOPs / measured peak; the measured time is the op's own in a run of the whole plan. Layers that are alike are shown once,
+with the median of their measured times. A --shape that does not fit in memory is explained without measured times.
+
+--json prints {"model", "dtype", "batch_size", "tokens", "context", "read_GBps", "peak_GFLOPs", "rows"}, and with --memory
+"memory", the buffer table as text. A row: {"op", "layer", "region", "inputs", "outputs", "shape", "dtype", "kernel",
+"bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"}; layer -1 is outside the layers."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lamella import _core
+from lamella.engine import Engine, row_as_dict
+from lamella.errors import InvalidArgumentError, OutOfMemoryError
+from .opening import Named, measured_bandwidth, named, open_engine
+from .options import add_engine_options, add_model, check_model
+from .output import bytes_text, print_json, quantity_text, seconds_text, table
+from .parser import Parser, count
+
+Row = dict[str, Any]
+
+_HEADER = ("layer", "region", "op", "kernel", "shape", "dtype", "read", "written", "FLOPs", "roofline", "measured")
+_LEFT = _HEADER.index("read")
+_SIGNATURE = ("op", "region", "shape", "dtype", "kernel", "bytes_read", "bytes_written", "flops")
+
+
+def add_arguments(parser: Parser) -> None:
+    """MODEL or --shape, the step, engine options."""
+    add_model(parser, shape=True)
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="sequences; default: 1")
+    parser.add_argument("--tokens", type=count, default=1, metavar="N", help="new tokens of each sequence; default: 1")
+    parser.add_argument(
+        "--context",
+        type=count,
+        metavar="N",
+        help="tokens of each sequence after the step; default: 128 (an encoder: --tokens)",
+    )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="print the buffer table instead: where each buffer lies in the one allocation",
+    )
+    parser.add_argument("--all-layers", action="store_true", help="every layer, also those that are alike")
+    add_engine_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan's rows."""
+    check_model(args, "lamella explain")
+    model = named(args)
+    step = _step(args, model)
+    roofs, rows = _explained(args, model, step)
+    fused = args.deep_fusion is not False
+    memory = _core.memory_table(model.spec, model.dtype, fused, step.shape) if args.memory else None
+    if args.json:
+        print_json(_json(model, step, roofs, rows, memory))
+    elif memory is not None:
+        print(memory, end="")
+    else:
+        print(f"{model.name}, {model.dtype.name}: {step}\n{roofs}\n")
+        print(_as_table(rows, fold=not args.all_layers))
+    return 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """The step that is explained."""
+
+    batch_size: int
+    tokens: int
+    context: int
+
+    @property
+    def shape(self) -> _core.StepShape:
+        """The step in the core's terms."""
+        return _core.StepShape.uniform(self.batch_size, self.tokens, self.context)
+
+    def __str__(self) -> str:
+        return f"{self.batch_size} x {self.tokens} new tokens, context {self.context}"
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """What this machine can do at most, as measured: bytes/s and fp32 FLOP/s."""
+
+    bytes_per_s: float
+    flops_per_s: float
+
+    def seconds(self, row: Row) -> float:
+        """The least time that the row's bytes and FLOPs take."""
+        moved: int = row["bytes_read"] + row["bytes_written"]
+        flops: int = row["flops"]
+        return max(moved / self.bytes_per_s, flops / self.flops_per_s)
+
+    def __str__(self) -> str:
+        return (
+            f"roofs of this machine: {self.bytes_per_s / 1e9:.1f} GB/s, {quantity_text(self.flops_per_s)}FLOP/s in fp32"
+        )
+
+
+def _step(args: argparse.Namespace, model: Named) -> Step:
+    most = args.max_model_len or model.spec.max_positions
+    context = args.context or (args.tokens if model.is_encoder else max(args.tokens, min(128, most)))
+    if context < args.tokens:
+        raise InvalidArgumentError(f"--context {context} is less than --tokens {args.tokens}, which are part of it")
+    if context > most:
+        raise InvalidArgumentError(f"a context of {context} tokens exceeds the model's {most}")
+    return Step(args.batch_size, args.tokens, context)
+
+
+def _explained(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roofs, list[Row]]:
+    limits = {
+        "max_num_seqs": step.batch_size,
+        "max_model_len": step.context,
+        "max_num_batched_tokens": step.batch_size * step.tokens,
+    }
+    try:
+        with open_engine(args, model.spec, **limits) as engine:
+            return _measured(engine, step)
+    except OutOfMemoryError as error:
+        if args.shape is None:
+            raise
+        print(f"costs only, nothing measured: {error}", file=sys.stderr)
+    return _costs_only(args, model, step)
+
+
+def _measured(engine: Engine, step: Step) -> tuple[Roofs, list[Row]]:
+    config = engine.core.config
+    if step.batch_size > config.max_num_seqs or step.batch_size * step.tokens > config.max_num_batched_tokens:
+        raise InvalidArgumentError(f"a step of {step} exceeds --max-num-seqs or --max-num-batched-tokens")
+    rows = engine.plan(step.batch_size, step.tokens, step.context)
+    roofline = engine.core.roofline()
+    return Roofs(roofline.bytes_per_s, roofline.flops_per_s), rows
+
+
+def _costs_only(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roofs, list[Row]]:
+    threads = args.threads or _core.usable_cores()
+    roofs = Roofs(measured_bandwidth(threads) or float("inf"), _core.measure_peak_flops(threads))
+    fused = args.deep_fusion is not False
+    rows = [
+        row_as_dict(row) for row in _core.explain_plan(model.spec, model.dtype, fused, step.shape, _core.Roofline())
+    ]
+    return roofs, [{**row, "roofline_s": roofs.seconds(row)} for row in rows]
+
+
+def _json(model: Named, step: Step, roofs: Roofs, rows: list[Row], memory: str | None) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "dtype": model.dtype.name,
+        "batch_size": step.batch_size,
+        "tokens": step.tokens,
+        "context": step.context,
+        "read_GBps": roofs.bytes_per_s / 1e9,
+        "peak_GFLOPs": roofs.flops_per_s / 1e9,
+        "rows": rows,
+        **({} if memory is None else {"memory": memory}),
+    }
+
+
+def _as_table(rows: list[Row], fold: bool) -> str:
+    lines = [cells for layers in _folded(rows, fold) for cells in _layer_cells(layers)]
+    measured = [row["measured_s"] for row in rows if row["measured_s"] is not None]
+    total = ["total", *[""] * (_LEFT - 1)]
+    total += [bytes_text(sum(row[name] for row in rows)) for name in ("bytes_read", "bytes_written")]
+    total += [quantity_text(sum(row["flops"] for row in rows)), seconds_text(sum(row["roofline_s"] for row in rows))]
+    total.append(seconds_text(sum(measured) if measured else None))
+    return table(_HEADER, [*lines, total], _LEFT)
+
+
+def _folded(rows: list[Row], fold: bool) -> list[list[list[Row]]]:
+    """Runs of layers that are alike, each a list of layers, each a list of rows."""
+    layers = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["layer"])]
+    if not fold:
+        return [[layer] for layer in layers]
+    runs = itertools.groupby(layers, key=lambda layer: [[row[name] for name in _SIGNATURE] for row in layer])
+    return [list(run) for _, run in runs]
+
+
+def _layer_cells(layers: Sequence[list[Row]]) -> list[list[str]]:
+    first, last = layers[0][0]["layer"], layers[-1][0]["layer"]
+    label = "-" if first < 0 else str(first) if first == last else f"layers {first}-{last} x{len(layers)}"
+    return [_cells(label if i == 0 else "", alike) for i, alike in enumerate(zip(*layers, strict=True))]
+
+
+def _cells(label: str, alike: Sequence[Row]) -> list[str]:
+    row = alike[0]
+    times = [other["measured_s"] for other in alike if other["measured_s"] is not None]
+    return [
+        label,
+        *(str(row[name]) for name in ("region", "op", "kernel", "shape", "dtype")),
+        bytes_text(row["bytes_read"]),
+        bytes_text(row["bytes_written"]),
+        quantity_text(row["flops"]),
+        seconds_text(row["roofline_s"]),
+        seconds_text(statistics.median(times) if times else None),
+    ]

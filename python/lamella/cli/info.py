@@ -1,0 +1,170 @@
+"""Without MODEL: the processor, the cores that this process may use, the kernel sets it can run, free memory, and the measured
+read bandwidth and fp32 peak. With MODEL or --shape also what the model is and what it would take in memory; only the
+headers of its files are read.
+
+--json prints {"version", "machine": {...}} and "model": {...} where one is named."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from lamella import __version__, _core
+from lamella.errors import InvalidArgumentError
+from .opening import Named, measured_bandwidth, named
+from .options import ENGINE, add_engine_options, add_model, check_model
+from .output import bytes_text, print_json, quantity_text
+from .parser import Parser
+
+if TYPE_CHECKING:
+    from lamella.checkpoint import Checkpoint
+
+_KV_BLOCK = 16  # tokens
+_MEANINGFUL = ("dtype", "max_num_seqs", "max_model_len", "threads")
+
+
+def add_arguments(parser: Parser) -> None:
+    """MODEL or --shape, and the options that change what is shown."""
+    add_model(parser, shape=True)
+    add_engine_options(parser, without=tuple(option.keyword for option in ENGINE if option.keyword not in _MEANINGFUL))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what there is."""
+    check_model(args, "lamella info", needed=False)
+    facts: dict[str, Any] = {"version": __version__, "machine": _machine(args.threads)}
+    if args.model is not None or args.shape is not None:
+        facts["model"] = _model(args)
+    if args.json:
+        print_json(facts)
+    else:
+        print(_as_text(facts))
+    return 0
+
+
+def _machine(threads: int | None) -> dict[str, Any]:
+    cores = _core.usable_cores()
+    read = measured_bandwidth(threads or cores)
+    return {
+        "processor": _core.processor_name(),
+        "usable_cores": cores,
+        "threads": threads or cores,
+        "kernel_sets": _core.kernel_sets(),
+        "memory_available_bytes": _core.available_memory(),
+        "read_GBps": None if read is None else read / 1e9,
+        "peak_GFLOPs": _core.measure_peak_flops(threads or cores) / 1e9,
+    }
+
+
+def _model(args: argparse.Namespace) -> dict[str, Any]:
+    model = named(args)
+    layer = model.spec.layers[0]
+    facts: dict[str, Any] = {
+        "name": model.name,
+        "family": model.spec.family,
+        "kind": "encoder" if model.is_encoder else "decoder",
+        "parameters": _core.parameter_count(model.spec),
+        "layers": len(model.spec.layers),
+        "hidden": model.spec.hidden,
+        "heads": layer.attention.heads,
+        "kv_heads": layer.attention.kv_heads,
+        "head_dim": layer.attention.head_dim,
+        "intermediate": layer.mlp.intermediate,
+        "vocab": model.spec.vocab,
+        "context": model.spec.max_positions,
+    }
+    if args.model is not None:
+        from lamella.checkpoint import open_model
+
+        facts |= _files(open_model(args.model))
+    return facts | {"memory": _memory(model, args.max_model_len, args.max_num_seqs or 1)}
+
+
+def _files(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the files hold: tensors and bytes by stored type, tokenizer, template."""
+    tensors, sizes = Counter[str](), Counter[str]()
+    for name in checkpoint.tensors.names():
+        kind, _, _, _, size = checkpoint.tensors.entry(name)
+        tensors[kind] += 1
+        sizes[kind] += size
+    tokenizer = checkpoint.tokenizer
+    return {
+        "files": [str(file) for file in checkpoint.files],
+        "stored": {kind: {"tensors": tensors[kind], "bytes": sizes[kind]} for kind in sorted(tensors)},
+        "tokenizer": None if tokenizer is None else {"tokens": tokenizer.vocab_size},
+        "chat_template": checkpoint.chat_template is not None,
+    }
+
+
+def _memory(model: Named, max_model_len: int | None, sequences: int) -> dict[str, Any]:
+    """Bytes that an engine of this dtype and context would hold; activations come on top."""
+    spec, element = model.spec, 4 if model.dtype == _core.DataType.float32 else 2
+    context = max_model_len or spec.max_positions
+    if context > spec.max_positions:
+        raise InvalidArgumentError(f"max_model_len is {context}; expected 1 to {spec.max_positions}")
+    weights = sum(
+        w.rows * w.columns * (4 if w.rows == 1 else element) for w in _core.declare_weights(spec)
+    )  # vectors: fp32
+    kv_token = sum(2 * layer.attention.kv_heads * layer.attention.head_dim * element for layer in spec.layers)
+    kv_token = 0 if model.is_encoder else kv_token
+    return {
+        "dtype": model.dtype.name,
+        "weights_bytes": weights,
+        "kv_bytes_per_token": kv_token,
+        "max_model_len": context,
+        "max_num_seqs": sequences,
+        "kv_bytes": sequences * math.ceil(context / _KV_BLOCK) * _KV_BLOCK * kv_token,
+    }
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    machine = facts["machine"]
+    read = machine["read_GBps"]
+    lines = [
+        ("lamella", facts["version"]),
+        ("processor", machine["processor"]),
+        ("usable cores", str(machine["usable_cores"])),
+        ("kernel sets", ", ".join(machine["kernel_sets"])),
+        ("free memory", bytes_text(machine["memory_available_bytes"])),
+        (
+            "reads memory at",
+            "not measured: 1 GiB is not free" if read is None else f"{read:.1f} GB/s ({machine['threads']} threads)",
+        ),
+        ("computes at", f"{machine['peak_GFLOPs']:.0f} GFLOP/s in fp32 ({machine['threads']} threads)"),
+    ]
+    if "model" in facts:
+        lines += [("", ""), *_model_lines(facts["model"])]
+    return "\n".join(f"{name:18}{value}".rstrip() for name, value in lines)
+
+
+def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
+    memory = model["memory"]
+    lines = [
+        ("model", model["name"]),
+        ("family", f"{model['family']} ({model['kind']})"),
+        ("parameters", f"{quantity_text(model['parameters'])} ({model['parameters']})"),
+        ("layers", f"{model['layers']} of hidden {model['hidden']}, intermediate {model['intermediate']}"),
+        ("heads", f"{model['heads']}, {model['kv_heads']} for K and V, of {model['head_dim']}"),
+        ("vocabulary", str(model["vocab"])),
+        ("context", f"{model['context']} tokens"),
+    ]
+    for kind, held in model.get("stored", {}).items():
+        lines.append((f"stored as {kind}", f"{held['tensors']} tensors, {bytes_text(held['bytes'])}"))
+    if "tokenizer" in model:
+        tokenizer = model["tokenizer"]
+        template = "with" if model["chat_template"] else "without"
+        lines.append(
+            ("tokenizer", "none" if tokenizer is None else f"{tokenizer['tokens']} tokens, {template} chat template")
+        )
+    lines.append(("weights in memory", f"{bytes_text(memory['weights_bytes'])} as {memory['dtype']}"))
+    if memory["kv_bytes_per_token"]:
+        whole = f"{memory['max_num_seqs']} x {memory['max_model_len']} tokens"
+        lines.append(
+            (
+                "KV cache",
+                f"{bytes_text(memory['kv_bytes_per_token'])} a token, {bytes_text(memory['kv_bytes'])} for {whole}",
+            )
+        )
+    return lines

@@ -1,0 +1,66 @@
+"""From MODEL or `--shape` to a spec or an engine."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from lamella import _core
+from lamella.engine import Engine, resolve_dtype
+from .options import engine_keywords
+from .output import ProgressLine
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a command line names: a model whose weights were not read yet, or a shape."""
+
+    name: str
+    spec: _core.ModelSpec
+    dtype: _core.DataType
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the model embeds instead of generating."""
+        return bool(self.spec.head.kind == _core.HeadKind.hidden)
+
+
+def named(args: argparse.Namespace) -> Named:
+    """The spec of MODEL or `--shape`, and the dtype that an engine would use. Errors: those of opening the files."""
+    if args.model is not None:
+        from lamella.checkpoint import open_model
+
+        checkpoint = open_model(args.model)
+        name, spec, stored = args.model, checkpoint.spec, checkpoint.stored_dtype
+    else:
+        from lamella.shapes import spec_for_shape
+
+        name, spec, stored = args.shape, spec_for_shape(args.shape), "bfloat16"
+    return Named(name, spec, resolve_dtype(args.dtype or "auto", stored))
+
+
+def open_engine(args: argparse.Namespace, spec: _core.ModelSpec | None = None, **defaults: Any) -> Engine:
+    """The engine for MODEL, or for `spec` with random weights where `--shape` named it.
+
+    `defaults` are the keyword arguments that the command would choose; options of the command line win.
+    """
+    keywords = {**defaults, **engine_keywords(args)}
+    line = ProgressLine()
+    try:
+        if args.model is not None:
+            return Engine(args.model, progress=line.loading(), **keywords)
+        assert spec is not None
+        return Engine.random(spec, **keywords)
+    finally:
+        line.show("")
+
+
+def measured_bandwidth(threads: int) -> float | None:
+    """Bytes/s that `threads` threads read from memory; None where the 1 GiB that this takes is not free."""
+    if _core.available_memory() < 5 << 28:
+        return None
+    try:
+        return _core.measure_read_bandwidth(threads)
+    except MemoryError:
+        return None

@@ -1,0 +1,89 @@
+"""How things are shown: JSON, units, tables, and progress that stays off standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+# Control characters of generated text could steer a terminal; line feeds and tabs may pass.
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on standard output, in ASCII, so that any reader can take it."""
+    print(json.dumps(value, allow_nan=False))
+
+
+def print_piece(text: str) -> None:
+    """A piece of generated text, shown at once."""
+    sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def bytes_text(size: float) -> str:
+    """1536 -> 1.50 KiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
+        size /= 1024
+    return f"{size:.2f} TiB"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """0.00123 -> 1.23 ms; a dash for what was not measured."""
+    if seconds is None:
+        return "-"
+    for scale, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}" if seconds / scale < 1000 else f"{seconds / scale:.0f} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
+
+
+def quantity_text(number: float) -> str:
+    """134515008 -> 135 M."""
+    for scale, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= scale:
+            return f"{number / scale:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """Columns under `header`, the first `left` of them to the left, the numbers behind them to the right."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = (
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join(line(cells) for cells in (header, *rows))
+
+
+class ProgressLine:
+    """One line on standard error that is rewritten in place; nothing where standard error is not a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+        self._active = sys.stderr.isatty()
+
+    def show(self, text: str) -> None:
+        """Replaces the line's text; empty text clears the line."""
+        if self._active:
+            sys.stderr.write(f"\r{text.ljust(self._shown)}" + ("" if text else "\r"))
+            sys.stderr.flush()
+            self._shown = len(text)
+
+    def loading(self) -> Callable[[int, int], None]:
+        """Progress of an engine that loads: bytes done and in all."""
+        started = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            if time.monotonic() - started > 0.3:  # faster loads need no line
+                self.show(f"loading {bytes_text(done)} of {bytes_text(total)}")
+
+        return report

@@ -1,0 +1,301 @@
+"""The sampler against exact probabilities, and what makes a sampled continuation the same again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lamella
+import numpy as np
+import pytest
+import torch
+import transformers
+from lamella import _core
+from lamella.params import default_params
+from random_models import draw
+from scipy import stats
+
+LEAST_P = 1e-6
+DRAWS, MORE_DRAWS = 20_000, 400_000
+Parameters = dict[str, Any]
+
+# What a request asks for, in every combination that changes the order of events: temperature, then top-k, then top-p.
+CASES: dict[str, Parameters] = {
+    "temperature 1": {"temperature": 1.0},
+    "temperature 0.3": {"temperature": 0.3},
+    "temperature 2.5": {"temperature": 2.5},
+    "top-k": {"temperature": 1.0, "top_k": 7},
+    "top-k 1": {"temperature": 5.0, "top_k": 1},
+    "top-k all": {"temperature": 1.0, "top_k": 40},
+    "top-p": {"temperature": 1.0, "top_p": 0.8},
+    "top-p tiny": {"temperature": 3.0, "top_p": 1e-9},
+    "temperature and top-k": {"temperature": 0.7, "top_k": 12},
+    "temperature and top-p": {"temperature": 1.8, "top_p": 0.6},
+    "all three": {"temperature": 1.3, "top_k": 15, "top_p": 0.7},
+}
+
+
+def exact_probabilities(
+    logits: np.ndarray, temperature: float, top_k: int = 0, top_p: float = 1.0
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The distribution that the parameters define, in float64, from their definitions."""
+    scaled = logits.astype(np.float64) / temperature
+    if top_k:
+        scaled = np.where(scaled >= np.sort(scaled)[-min(top_k, len(scaled))], scaled, -np.inf)
+    weights = np.exp(scaled - scaled.max())
+    order = np.argsort(-weights, kind="stable")
+    sorted_weights = weights[order] / weights.sum()
+    before = np.cumsum(sorted_weights) - sorted_weights  # the mass of all better tokens
+    cut = before >= top_p
+    cut[0] = False
+    weights[order[cut]] = 0.0
+    return weights / weights.sum()
+
+
+def transformers_keeps(logits: np.ndarray, temperature: float, top_k: int = 0, top_p: float = 1.0) -> np.ndarray:
+    """Which tokens transformers' own warpers leave, as a mask."""
+    ids, scores = torch.zeros((1, 1), dtype=torch.long), torch.from_numpy(logits.astype(np.float64))[None]
+    warpers: list[Any] = [transformers.TemperatureLogitsWarper(temperature)]
+    warpers += [transformers.TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [transformers.TopPLogitsWarper(top_p)] if top_p < 1.0 else []
+    for warper in warpers:
+        scores = warper(ids, scores)
+    return torch.isfinite(scores[0]).numpy()
+
+
+def sampled(logits: np.ndarray, parameters: Parameters, seed: int, count: int) -> np.ndarray:
+    """Tokens at positions 0 to count - 1 of one request."""
+    params = _core.SamplingParams(seed=seed, **parameters)
+    return np.array([_core.sample(logits, params, 0, position) for position in range(count)])
+
+
+def p_value(tokens: np.ndarray, probabilities: np.ndarray) -> float:
+    """Chi-square of the tokens' counts; rare tokens share one bin, so that every bin expects at least five."""
+    observed, expected = np.bincount(tokens, minlength=len(probabilities)), probabilities * len(tokens)
+    assert observed[expected == 0].sum() == 0, "a token without any probability was drawn"
+    rare = expected < 5
+    observed = np.append(observed[~rare], observed[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    used = expected > 0
+    if used.sum() < 2:
+        return 1.0
+    return float(stats.chisquare(observed[used], expected[used], sum_check=False).pvalue)
+
+
+def random_logits(seed: int, vocab: int = 40) -> np.ndarray:
+    return (2.5 * np.random.default_rng(seed).standard_normal(vocab)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tokens_follow_the_exact_distribution(name: str, seed: int, full_stage: bool) -> None:
+    parameters = CASES[name]
+    logits = random_logits(seed + len(name))
+    probabilities = exact_probabilities(logits, **parameters)
+    assert np.array_equal(probabilities > 0, transformers_keeps(logits, **parameters)), "transformers keeps other tokens"
+    p = p_value(sampled(logits, parameters, seed, MORE_DRAWS if full_stage else DRAWS), probabilities)
+    print(f"seed {seed}: {int((probabilities > 0).sum())} tokens, p = {p:.3g}")
+    assert p >= LEAST_P
+
+
+def test_the_chi_square_notices_a_distribution_that_is_a_little_off(seed: int) -> None:
+    logits = random_logits(seed)
+    tokens = sampled(logits, {"temperature": 1.0}, seed, DRAWS)
+    assert p_value(tokens, exact_probabilities(logits, 1.1)) < LEAST_P
+
+
+def test_top_k_keeps_every_token_equal_to_the_kth(seed: int) -> None:
+    logits = np.full(12, -1.0, np.float32)
+    logits[[2, 5, 7, 11]] = 0.5  # four share places two to five
+    logits[9] = 1.0
+    for k, kept in ((1, {9}), (2, {2, 5, 7, 9, 11}), (4, {2, 5, 7, 9, 11}), (5, {2, 5, 7, 9, 11}), (6, set(range(12)))):
+        parameters = {"temperature": 1.0, "top_k": k}
+        assert np.flatnonzero(transformers_keeps(logits, **parameters)).tolist() == sorted(kept)
+        tokens = sampled(logits, parameters, seed, 4000)
+        assert set(tokens.tolist()) == kept
+        assert p_value(tokens, exact_probabilities(logits, **parameters)) >= LEAST_P
+
+
+def test_top_p_counts_what_top_k_left(seed: int) -> None:
+    logits = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+    assert set(sampled(logits, {"temperature": 1.0, "top_p": 0.65}, seed, 2000).tolist()) == {0, 1}
+    # Of the two best alone, the first has 4/7 of the mass.
+    assert set(sampled(logits, {"temperature": 1.0, "top_k": 2, "top_p": 0.55}, seed, 2000).tolist()) == {0}
+    assert set(sampled(logits, {"temperature": 1.0, "top_k": 2, "top_p": 0.6}, seed, 2000).tolist()) == {0, 1}
+
+
+def test_masked_tokens_are_never_drawn(seed: int) -> None:
+    logits = random_logits(seed)
+    logits[::3] = -np.inf
+    tokens = sampled(logits, {"temperature": 50.0}, seed, 5000)
+    assert not (tokens % 3 == 0).any()
+    assert p_value(tokens, exact_probabilities(logits, 50.0)) >= LEAST_P
+
+
+def test_greedy_takes_the_lowest_id_among_equals() -> None:
+    logits = np.array([0.0, 3.0, 1.0, 3.0], np.float32)
+    assert set(sampled(logits, {"temperature": 0.0}, 1, 50).tolist()) == {1}
+
+
+def test_a_draw_is_a_function_of_seed_sample_and_position_alone(seed: int) -> None:
+    logits = random_logits(seed)
+    first, again = (sampled(logits, {"temperature": 1.0}, seed, 500) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, sampled(logits, {"temperature": 1.0}, seed + 1, 500))
+    params = _core.SamplingParams(temperature=1.0, seed=seed)
+    other_sample = [_core.sample(logits, params, 1, position) for position in range(500)]
+    assert not np.array_equal(first, other_sample)
+    backwards = [_core.sample(logits, params, 0, position) for position in reversed(range(500))]
+    assert np.array_equal(first, backwards[::-1]), "the order of the calls decides something"
+
+
+@pytest.mark.parametrize("what", ["positions", "seeds", "samples"])
+def test_neighbouring_draws_are_independent(what: str, seed: int, full_stage: bool) -> None:
+    """Pairs of neighbours fill a table of 6 x 6 cells evenly, and their ranks do not correlate."""
+    vocab, count = 6, MORE_DRAWS if full_stage else DRAWS
+    even = np.zeros(vocab, np.float32)
+    if what == "positions":
+        tokens = sampled(even, {"temperature": 1.0}, seed, count)
+    elif what == "seeds":  # a server hands out consecutive ones
+        draws = (_core.SamplingParams(temperature=1.0, seed=seed + i) for i in range(count))
+        tokens = np.array([_core.sample(even, params, 0, 17) for params in draws])
+    else:
+        params = _core.SamplingParams(temperature=1.0, seed=seed)
+        tokens = np.array([_core.sample(even, params, i, 17) for i in range(count)])
+    pairs = vocab * tokens[0::2] + tokens[1::2]
+    p = float(stats.chisquare(np.bincount(pairs, minlength=vocab * vocab)).pvalue)
+    correlation = float(np.corrcoef(tokens[:-1], tokens[1:])[0, 1])
+    print(f"seed {seed}, {what}: pairs p = {p:.3g}, serial correlation {correlation:.4f}")
+    assert p >= LEAST_P
+    assert abs(correlation) < 5 / count**0.5
+
+
+# ---- end to end ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(seed: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sampling")
+    draw("llama", seed, path, vocab_size=150, max_position_embeddings=160, rope_parameters=PLAIN_ROPE)
+    (path / "generation_config.json").unlink(missing_ok=True)
+    return path
+
+
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[lamella.Engine]:
+    with lamella.Engine(folder) as engine:
+        yield engine
+
+
+def test_a_seeded_request_gives_the_same_tokens_whatever_shares_its_batch(engine: lamella.Engine, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parameters: Parameters = {"max_tokens": 20, "temperature": 1.2, "top_k": 60, "top_p": 0.95, "seed": seed}
+    prompt = [5, 6, 7, 8]
+    alone = engine.generate(prompt, **parameters).token_ids
+    assert len(alone) == 20
+    for others in (1, 4, 8):
+        batch = [rng.integers(0, 150, rng.integers(1, 40)).tolist() for _ in range(others)]
+        at = int(rng.integers(0, others + 1))
+        batch.insert(at, prompt)
+        assert engine.generate(batch, **parameters)[at].token_ids == alone
+    streamed = [token for chunk in engine.stream(prompt, **parameters) for token in chunk.token_ids]
+    assert streamed == alone
+
+
+def test_different_seeds_and_requests_without_a_seed_differ(engine: lamella.Engine, seed: int) -> None:
+    runs = [engine.generate([5, 6], max_tokens=20, temperature=1.5, seed=seed + i).token_ids for i in range(5)]
+    assert len({tuple(run) for run in runs}) == 5
+    unseeded = engine.generate([[5, 6]] * 5, max_tokens=20, temperature=1.5)
+    assert len({tuple(completion.token_ids) for completion in unseeded}) == 5
+
+
+def test_requests_without_a_seed_repeat_with_the_engines_seed(folder: Path) -> None:
+    def run(seed: int) -> list[list[int]]:
+        with lamella.Engine(folder, seed=seed) as engine:
+            return [done.token_ids for done in engine.generate([[5, 6]] * 3, max_tokens=15, temperature=1.5)]
+
+    assert run(7) == run(7)
+    assert run(7) != run(8)
+
+
+def test_a_sampled_continuation_follows_the_models_own_probabilities(
+    engine: lamella.Engine, seed: int, full_stage: bool
+) -> None:
+    """The first new token of many requests, against the distribution of the logits that the engine itself reports."""
+    prompt, count = [3, 1, 4, 1, 5], 20_000 if full_stage else 2000
+    parameters: Parameters = {"temperature": 0.8, "top_k": 30, "top_p": 0.9}
+    probabilities = exact_probabilities(engine.logits(prompt)[0][-1], **parameters)
+    requests = engine.generate([prompt] * count, max_tokens=1, **parameters)
+    p = p_value(np.array([completion.token_ids[0] for completion in requests]), probabilities)
+    print(f"seed {seed}: p = {p:.3g}")
+    assert p >= LEAST_P
+
+
+# ---- the model's own defaults ----------------------------------------------------------------------------------------
+
+
+def with_generation_config(folder: Path, tmp_path: Path, config: dict[str, Any]) -> Path:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "generation_config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def greedy(engine: lamella.Engine, prompt: list[int], tokens: int) -> list[int]:
+    return engine.generate(prompt, max_tokens=tokens, temperature=0.0).token_ids
+
+
+@pytest.mark.parametrize("config", [{}, {"temperature": 0.9, "top_k": 3, "top_p": 0.5}, {"do_sample": False}])
+def test_without_do_sample_the_default_is_greedy(folder: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    with lamella.Engine(with_generation_config(folder, tmp_path, config)) as engine:
+        assert engine.generate([5, 6], max_tokens=12).token_ids == greedy(engine, [5, 6], 12)
+
+
+@pytest.mark.parametrize(
+    ("config", "means"),
+    [
+        ({"do_sample": True}, {"temperature": 1.0, "top_k": 50, "top_p": 1.0}),
+        ({"do_sample": True, "top_k": 0}, {"temperature": 1.0, "top_k": 0, "top_p": 1.0}),
+        (
+            {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.8},
+            {"temperature": 0.6, "top_k": 20, "top_p": 0.8},
+        ),
+        ({"do_sample": True, "top_k": 9999}, {"temperature": 1.0, "top_k": 150, "top_p": 1.0}),
+    ],
+)
+def test_with_do_sample_the_defaults_are_those_of_transformers(
+    folder: Path, tmp_path: Path, config: dict[str, Any], means: Parameters, seed: int
+) -> None:
+    read = default_params(config)
+    assert (read.temperature, min(read.top_k, 150), read.top_p) == tuple(means.values())
+    with lamella.Engine(with_generation_config(folder, tmp_path, config)) as engine:
+        for i in range(4):
+            sampled = engine.generate([5, 6], max_tokens=30, seed=seed + i).token_ids
+            explicit = lamella.SamplingParams(max_tokens=30, seed=seed + i, **means)
+            assert sampled == engine.generate([5, 6], explicit).token_ids
+        assert engine.generate([5, 6], max_tokens=12, do_sample=False).token_ids == greedy(engine, [5, 6], 12)
+
+
+def test_the_default_number_of_tokens_is_the_configs_and_is_clipped_to_the_context(folder: Path, tmp_path: Path) -> None:
+    with lamella.Engine(with_generation_config(folder, tmp_path, {"max_new_tokens": 100})) as engine:
+        assert len(engine.generate([5, 6]).token_ids) == 100
+        assert len(engine.generate([5] * 150).token_ids) == 10, "a default is clipped, not refused"
+        assert len(engine.generate([5, 6], max_tokens=3).token_ids) == 3
+        assert len(engine.generate([5, 6], max_new_tokens=4).token_ids) == 4
+        assert len(engine.generate([5, 6], lamella.SamplingParams()).token_ids) == 100
+        with pytest.raises(lamella.ContextLengthError):
+            engine.generate([5] * 150, max_tokens=100)
+
+
+def test_what_a_config_asks_and_requests_cannot_say_is_warned_about_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"repetition_penalty": 1.3, "num_beams": 4, "top_k": 3, "min_p": None}
+    lamella.Engine(with_generation_config(folder, tmp_path, config)).close()
+    messages = [record.getMessage() for record in caplog.records if "generation_config" in record.getMessage()]
+    assert len(messages) == 1
+    assert "repetition_penalty" in messages[0] and "num_beams" in messages[0] and "min_p" not in messages[0]
