@@ -9,6 +9,7 @@ import pathlib
 from typing import Annotated
 
 import numpy
+import numpy.typing
 from numpy.typing import NDArray
 
 
@@ -46,10 +47,10 @@ class TensorTable:
 
     def __contains__(self, arg: str, /) -> bool: ...
 
-def open_checkpoint(path: str | os.PathLike) -> TensorTable:
+def open_checkpoint(path: str | os.PathLike[str]) -> TensorTable:
     """As TensorTable.open."""
 
-def check_model_file(folder: str | os.PathLike, name: str) -> pathlib.Path:
+def check_model_file(folder: str | os.PathLike[str], name: str) -> pathlib.Path:
     """
     The real path of a file of a model folder; raises CheckpointError when it is missing, its name is not plain, or a link leads out.
     """
@@ -909,7 +910,7 @@ class Engine:
     def logits(self, tokens: Sequence[int]) -> NDArray[numpy.float32]:
         """Float32 array [tokens, vocabulary]."""
 
-    def encode(self, inputs: Sequence[Sequence[int]], pooling: Pooling) -> list:
+    def encode(self, inputs: Sequence[Sequence[int]], pooling: Pooling) -> list[numpy.typing.NDArray[numpy.float32]]:
         """Float32 arrays, one an input."""
 
     def explain(self, shape: StepShape) -> list[ExplainRow]: ...

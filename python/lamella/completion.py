@@ -20,7 +20,7 @@ class Timing:
 class Completion:
     """One generated continuation.
 
-    `token_ids` holds the generated ids without the stop token; `text` is their text ("" where the model has no tokenizer).
+    `token_ids` holds the generated ids without the stop token; `text` is their text ("" without a tokenizer).
     `finish_reason` is "stop" at an end or stop token, "length" at max_tokens; "error" carries `error`.
     """
 

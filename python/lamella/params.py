@@ -18,8 +18,8 @@ _log = logging.getLogger("lamella")
 
 _ALIASES = {"max_new_tokens": "max_tokens"}
 
-# Fields of generation_config.json that would change what is generated and that requests cannot express yet. Each maps to the
-# values that change nothing.
+# Fields of generation_config.json that would change what is generated and that requests cannot express yet. Each maps
+# to the values that change nothing.
 _NO_EFFECT: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (None, 1, 1.0),
     "min_p": (None, 0, 0.0),
@@ -137,7 +137,10 @@ def default_params(generation_config: Mapping[str, Any]) -> SamplingParams:
     unsupported = [name for name, silent in _NO_EFFECT.items() if generation_config.get(name) not in silent]
     if unsupported:
         _log.warning("generation_config.json: not supported and left out: %s", ", ".join(unsupported))
-    known = ("max_new_tokens", *(("temperature", "top_k", "top_p") if generation_config.get("do_sample") is True else ()))
+    known = (
+        "max_new_tokens",
+        *(("temperature", "top_k", "top_p") if generation_config.get("do_sample") is True else ()),
+    )
     taken = {name: generation_config[name] for name in known if generation_config.get(name) is not None}
     if generation_config.get("do_sample") is True:
         taken = {"temperature": 1.0, "top_k": 50, **taken}  # transformers' own defaults when sampling

@@ -25,8 +25,10 @@ def reference_logits(model: transformers.PreTrainedModel, ids: Sequence[int]) ->
         return model(torch.tensor([list(ids)])).logits[0].float().numpy()
 
 
-def reference_greedy(model: transformers.PreTrainedModel, prompt: Sequence[int], tokens: int) -> tuple[list[int], np.ndarray]:
-    """transformers' greedy continuation without any stop token, and the logits (tokens, vocabulary) that chose each token.
+def reference_greedy(
+    model: transformers.PreTrainedModel, prompt: Sequence[int], tokens: int
+) -> tuple[list[int], np.ndarray]:
+    """transformers' greedy continuation without any stop token, and the logits (tokens, vocabulary) behind it.
 
     The loop is ours, so that no generation default interferes; the cache is transformers' own.
     """
@@ -44,10 +46,12 @@ def reference_greedy(model: transformers.PreTrainedModel, prompt: Sequence[int],
     return chosen, np.stack(rows)
 
 
-def reference_greedy_given(model: transformers.PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[list[int], np.ndarray]:
-    """As reference_greedy where `tokens` is what we generated: transformers' choice after the prompt and each of our tokens.
+def reference_greedy_given(
+    model: transformers.PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]
+) -> tuple[list[int], np.ndarray]:
+    """As reference_greedy where `tokens` is what we generated: transformers' choice after each of our tokens.
 
-    One forward pass instead of one a token. Up to the first difference, which is as far as anybody compares, both are the same.
+    One forward pass instead of one a token. Up to the first difference, the end of every comparison, both agree.
     """
     rows = reference_logits(model, [*prompt, *tokens])[len(prompt) - 1 : -1]
     return rows.argmax(axis=1).tolist(), rows
@@ -55,15 +59,17 @@ def reference_greedy_given(model: transformers.PreTrainedModel, prompt: Sequence
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two greedy continuations agree. `tie_at`: first difference, at a margin below the tie rule's; None: none."""
+    """How far two greedy continuations agree. `tie_at`: the first difference, a tie by the tie rule; None: none."""
 
     equal: int
     tie_at: int | None
 
 
-def assert_greedy_equal(tokens: Sequence[int], reference: Sequence[int], rows: np.ndarray, logit_error: float) -> Agreement:
-    """Tokens are equal up to the first position where the reference's two best logits differ by less than 20 times the measured
-    logit error (`logit_error`, largest absolute difference). Returns where they stop agreeing, for the caller to count and print.
+def assert_greedy_equal(
+    tokens: Sequence[int], reference: Sequence[int], rows: np.ndarray, logit_error: float
+) -> Agreement:
+    """Tokens are equal up to the first position where the reference's two best logits are a tie: nearer to each other than
+    20 times the measured logit error (`logit_error`, the largest absolute difference). Returns where they part.
     """
     for position, (ours, theirs) in enumerate(zip(tokens, reference, strict=True)):
         if ours == theirs:

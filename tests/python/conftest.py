@@ -1,4 +1,4 @@
-"""What the tests share: a fresh seed a run, the real models where they are installed, and comparison with transformers."""
+"""What the tests share: a fresh seed a run, and the real models where they are installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _SEED = int(os.environ.get("LAMELLA_SEED", random.SystemRandom().randrange(2**31
 
 
 def pytest_report_header() -> str:
-    return f"lamella seed: {_SEED} (LAMELLA_SEED={_SEED} repeats this run), stage: {os.environ.get('LAMELLA_STAGE', 'quick')}"
+    stage = os.environ.get("LAMELLA_STAGE", "quick")
+    return f"lamella seed: {_SEED} (LAMELLA_SEED={_SEED} repeats this run), stage: {stage}"
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from gguf import GGMLQuantizationType as Quant
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 
-# Deviation of a matrix's outputs for inputs of deviation one. At 1.5 attention is so sharp that an error of fp32's size shows; it is
-# also so sharp that rounding the weights alone to bf16 moves transformers' own fp32 logits by up to 3e-2.
+# Deviation of a matrix's outputs for inputs of deviation one. At 1.5 attention is so sharp that an error of fp32's size
+# shows; it is also so sharp that rounding the weights alone to bf16 moves transformers' own fp32 logits by up to 3e-2.
 LIVELY, ORDINARY = 1.5, 1.0
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 NO_SPECIAL_IDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}

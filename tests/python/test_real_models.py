@@ -36,7 +36,9 @@ def smollm2(smollm2_path: Path) -> transformers.PreTrainedModel:
     ).eval()
 
 
-def test_smollm2_logits_and_greedy_text_equal_transformers(smollm2: transformers.PreTrainedModel, smollm2_path: Path) -> None:
+def test_smollm2_logits_and_greedy_text_equal_transformers(
+    smollm2: transformers.PreTrainedModel, smollm2_path: Path
+) -> None:
     with lamella.Engine(smollm2_path, dtype="float32", max_model_len=512) as engine:
         ids = [engine.encode_prompt(prompt) for prompt in PROMPTS]
         worst, largest = 0.0, 0.0
@@ -44,8 +46,8 @@ def test_smollm2_logits_and_greedy_text_equal_transformers(smollm2: transformers
             reference = reference_logits(smollm2, prompt)
             worst = max(worst, relative_error(logits, reference))
             largest = max(largest, float(np.abs(logits - reference).max()))
-        # transformers' own fp32 logits, up to 36 large, are up to 1.0e-4 away from its fp64 ones, so the largest difference
-        # cannot be held to less; the relative error can.
+        # transformers' own fp32 logits, up to 36 large, are up to 1.0e-4 away from its fp64 ones, so the largest
+        # difference cannot be held to less; the relative error can.
         print(f"logit error over {len(ids)} prompts: relative {worst:.2e}, largest {largest:.2e}")
         assert worst <= FP32_BOUND
         assert largest <= 3 * BOUND
@@ -63,7 +65,9 @@ def test_smollm2_logits_and_greedy_text_equal_transformers(smollm2: transformers
 
 
 def test_smollm2_answers_a_chat_and_streams_the_same_text(smollm2_path: Path) -> None:
-    messages = [{"role": "user", "content": "What is the capital of France? Answer in one sentence, then name it again: 😀é"}]
+    messages = [
+        {"role": "user", "content": "What is the capital of France? Answer in one sentence, then name it again: 😀é"}
+    ]
     with lamella.Engine(smollm2_path, max_model_len=512) as engine:
         answer = engine.chat(messages, max_tokens=40, temperature=0)
         assert isinstance(answer, lamella.Completion)

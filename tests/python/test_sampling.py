@@ -93,7 +93,9 @@ def test_tokens_follow_the_exact_distribution(name: str, seed: int, full_stage: 
     parameters = CASES[name]
     logits = random_logits(seed + len(name))
     probabilities = exact_probabilities(logits, **parameters)
-    assert np.array_equal(probabilities > 0, transformers_keeps(logits, **parameters)), "transformers keeps other tokens"
+    assert np.array_equal(probabilities > 0, transformers_keeps(logits, **parameters)), (
+        "transformers keeps other tokens"
+    )
     p = p_value(sampled(logits, parameters, seed, MORE_DRAWS if full_stage else DRAWS), probabilities)
     print(f"seed {seed}: {int((probabilities > 0).sum())} tokens, p = {p:.3g}")
     assert p >= LEAST_P
@@ -280,7 +282,9 @@ def test_with_do_sample_the_defaults_are_those_of_transformers(
         assert engine.generate([5, 6], max_tokens=12, do_sample=False).token_ids == greedy(engine, [5, 6], 12)
 
 
-def test_the_default_number_of_tokens_is_the_configs_and_is_clipped_to_the_context(folder: Path, tmp_path: Path) -> None:
+def test_the_default_number_of_tokens_is_the_configs_and_is_clipped_to_the_context(
+    folder: Path, tmp_path: Path
+) -> None:
     with lamella.Engine(with_generation_config(folder, tmp_path, {"max_new_tokens": 100})) as engine:
         assert len(engine.generate([5, 6]).token_ids) == 100
         assert len(engine.generate([5] * 150).token_ids) == 10, "a default is clipped, not refused"

@@ -45,7 +45,7 @@ def decode_step_s(completion: Completion) -> float | None:
 
 
 def timing_json(engine: Engine, completions: Sequence[Completion], total_s: float) -> dict[str, float | None]:
-    """Loading, time to the first token, time between tokens (medians over the completions), and all of the generation."""
+    """Loading, time to the first token and between tokens (medians over the completions), and all of the generation."""
     ttfts = [completion.timing.first_token_s for completion in completions]
     steps = [step for completion in completions if (step := decode_step_s(completion)) is not None]
     return {

@@ -1,5 +1,5 @@
-"""Random prompts, greedy, end-of-sequence ignored; one repetition that is not counted goes first. Every repetition runs all
-prompts at once: the prompt phase gives each its first token, then --new-tokens - 1 decode steps follow.
+"""Random prompts, greedy, end-of-sequence ignored; one repetition that is not counted goes first. Every repetition runs
+all prompts at once: the prompt phase gives each its first token, then --new-tokens - 1 decode steps follow.
 
 --json prints, as {"median", "min", "max"} over the repetitions:
   prefill_s             until every prompt has its first token (an encoder: until all are embedded)
@@ -10,8 +10,9 @@ prompts at once: the prompt phase gives each its first token, then --new-tokens 
   achieved_GBps         weight_bytes_per_step / decode_step_s
 and as plain values:
   weight_bytes_per_step bytes of weights that a decode step reads
-  read_GBps             what as many threads read from this machine's memory (1 GiB), measured before and after each repetition;
-                        pairs that differ by over 10 % are dropped, null when all are; the median of the others
+  read_GBps             what as many threads read from this machine's memory (1 GiB), measured before and after each
+                        repetition; pairs that differ by over 10 % are dropped, null when all are; the median of the
+                        others
   bandwidth_fraction    achieved_GBps / read_GBps, each repetition with its own pair; the median
   tflops                TFLOP/s of the prompt phase, by its median
   peak_memory_bytes     the process's largest resident size (VmHWM) before the bandwidth was measured
@@ -33,6 +34,7 @@ from typing import Any
 from lamella import _core
 from lamella.engine import Engine, EngineOptions
 from lamella.errors import InvalidArgumentError
+
 from .opening import Named, measured_bandwidth, named, open_engine
 from .options import add_engine_options, add_model, check_model
 from .output import ProgressLine, bytes_text, print_json, quantity_text, seconds_text, table
@@ -91,7 +93,7 @@ class Workload:
         return self.new_tokens - 1
 
     def early_tokens(self, step_tokens: int) -> int:
-        """Tokens that the first prompts may get before the last one has its first, where a step does not hold all prompts."""
+        """Tokens that early prompts may get before the last has its first, where a step does not hold all prompts."""
         tokens = self.batch_size * self.prompt_tokens
         return 0 if tokens <= step_tokens else -(-tokens // max(1, step_tokens - self.batch_size + 1))
 

@@ -1,11 +1,11 @@
-"""With --prompt the model answers and the command ends; several --prompt are the turns of one conversation. Without, each
-line of standard input is a turn: /reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C stops an answer.
+"""With --prompt the model answers and the command ends; several --prompt are the turns of one conversation. Without,
+each line of standard input is a turn: /reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C stops an answer.
 
-After each answer a line on standard error has the load time, the time to the first token, tokens/s, and the share of this
-machine's memory bandwidth (measured once): weight bytes of a step x steps/s / bytes/s that the same threads can read.
+After each answer a line on standard error has the load time, the time to the first token, tokens/s, and the share of
+this machine's memory bandwidth (measured once): weight bytes of a step x steps/s / bytes/s that as many threads read.
 
---json prints one object when the conversation ends: "completions" and "timing" as `lamella generate` does, and "bandwidth":
-{"weight_bytes_per_step", "read_GBps", "bandwidth_fraction"}."""
+--json prints one object when the conversation ends: "completions" and "timing" as `lamella generate` does, and
+"bandwidth": {"weight_bytes_per_step", "read_GBps", "bandwidth_fraction"}."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lamella import _core
 from lamella.completion import Completion
 from lamella.engine import Engine, Message
 from lamella.errors import ChatTemplateError, ContextLengthError, InvalidArgumentError, NumericError
+
 from .answers import completion_json, decode_step_s, stream_answer, timing_json
 from .opening import measured_bandwidth, open_engine
 from .options import (
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answer(conversation: Conversation, line: str, by_hand: bool) -> None:
-    """One turn. By hand, what is wrong with one message does not end the conversation, and Ctrl-C only stops the answer."""
+    """One turn. By hand, a message that fails does not end the conversation, and Ctrl-C only stops the answer."""
     if not by_hand:
         conversation.say(line)
         return

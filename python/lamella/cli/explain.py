@@ -1,11 +1,11 @@
-"""The step has --batch-size sequences that bring --tokens new tokens each and end with --context tokens in the cache. Bytes are
-those that must move if every operand is touched once; the roofline time is the larger of bytes / measured bandwidth and
-FLOPs / measured peak; the measured time is the op's own in a run of the whole plan. Layers that are alike are shown once,
-with the median of their measured times. A --shape that does not fit in memory is explained without measured times.
+"""The step has --batch-size sequences that bring --tokens new tokens each and end with --context tokens in the cache.
+Bytes are those that must move if every operand is touched once; the roofline time is the larger of bytes / measured
+bandwidth and FLOPs / measured peak; the measured time is the op's own in a run of the whole plan. Layers that are alike
+are shown once, with the median of their measured times. A --shape that does not fit in memory has no measured times.
 
---json prints {"model", "dtype", "batch_size", "tokens", "context", "read_GBps", "peak_GFLOPs", "rows"}, and with --memory
-"memory", the buffer table as text. A row: {"op", "layer", "region", "inputs", "outputs", "shape", "dtype", "kernel",
-"bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"}; layer -1 is outside the layers."""
+--json prints {"model", "dtype", "batch_size", "tokens", "context", "read_GBps", "peak_GFLOPs", "rows"}, and with
+--memory "memory", the buffer table as text. A row: {"op", "layer", "region", "inputs", "outputs", "shape", "dtype",
+"kernel", "bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"}; layer -1 is outside the layers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any
 from lamella import _core
 from lamella.engine import Engine, row_as_dict
 from lamella.errors import InvalidArgumentError, OutOfMemoryError
+
 from .opening import Named, measured_bandwidth, named, open_engine
 from .options import add_engine_options, add_model, check_model
 from .output import bytes_text, print_json, quantity_text, seconds_text, table

@@ -1,6 +1,6 @@
 """The text is streamed where there is one prompt. A model without a tokenizer takes and gives token ids.
 
---json prints {"completions": [{"text", "token_ids", "finish_reason", "prompt_tokens"}], "timing": {...}}, seconds in timing:
+--json prints {"completions": [{"text", "token_ids", "finish_reason", "prompt_tokens"}], "timing": {...}}, in seconds:
   load_s         opening the model and reading its weights
   ttft_s         from the start of generation to a prompt's first token (median over the prompts)
   decode_step_s  between two tokens of a completion (median over the prompts)
@@ -14,6 +14,7 @@ import time
 
 from lamella.completion import Completion
 from lamella.engine import Engine
+
 from .answers import completion_json, stream_answer, timing_json
 from .opening import open_engine
 from .options import (

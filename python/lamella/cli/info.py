@@ -1,6 +1,6 @@
-"""Without MODEL: the processor, the cores that this process may use, the kernel sets it can run, free memory, and the measured
-read bandwidth and fp32 peak. With MODEL or --shape also what the model is and what it would take in memory; only the
-headers of its files are read.
+"""Without MODEL: the processor, the cores that this process may use, the kernel sets it can run, free memory, and the
+measured read bandwidth and fp32 peak. With MODEL or --shape also what the model is and what it would take in memory;
+only the headers of its files are read.
 
 --json prints {"version", "machine": {...}} and "model": {...} where one is named."""
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella import __version__, _core
 from lamella.errors import InvalidArgumentError
+
 from .opening import Named, measured_bandwidth, named
 from .options import ENGINE, add_engine_options, add_model, check_model
 from .output import bytes_text, print_json, quantity_text

@@ -8,6 +8,7 @@ from typing import Any
 
 from lamella import _core
 from lamella.engine import Engine, resolve_dtype
+
 from .options import engine_keywords
 from .output import ProgressLine
 

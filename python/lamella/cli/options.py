@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamella.errors import InvalidArgumentError
+
 from .parser import Parser, UsageError, count, natural, token_ids
 
 

@@ -21,6 +21,7 @@ from lamella.errors import (
     OutOfMemoryError,
     StorageError,
 )
+
 from .output import print_json
 from .parser import UsageError
 

@@ -147,6 +147,7 @@ TEST_P(FusedRegions, NormMlpUp) {
   for (int i = 0; i < 12; ++i) {
     SetUp();
     const std::int64_t outputs = draw_width();
+    if (tokens_ * outputs < 64) tokens_ = draw_rows(outputs);
     const bool gated = coin();
     const auto activation = static_cast<Activation>(draw(0, 6));
     SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, width " << width_ << ", " << outputs << " outputs, "
@@ -198,6 +199,7 @@ TEST_P(FusedRegions, OutputResidual) {
   for (int i = 0; i < 12; ++i) {
     SetUp();
     const std::int64_t outputs = draw_width();
+    if (tokens_ * outputs < 64) tokens_ = draw_rows(outputs);
     SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, " << width_ << " inputs, " << outputs << " outputs, "
                                       << workers_ << " workers");
     Cells x(dtype(), normal(tokens_ * width_)), weight(dtype(), normal(outputs * width_)),

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "float64.h"
 #include "kernel_testing.h"
 
@@ -7,8 +9,8 @@ namespace {
 class Rows : public KernelTest {
  protected:
   void SetUp() override {
-    tokens_ = draw(1, 40);
     width_ = draw_width();
+    tokens_ = draw_rows(width_);
     workers_ = static_cast<int>(draw(1, 5));
   }
   std::vector<std::int32_t> ids(std::int64_t count, std::int64_t below) {
@@ -77,6 +79,25 @@ TEST_P(Rows, AddBiasAndResidual) {
     run(kernels().residual,
         ResidualArgs{.a = a.data(), .b = b.data(), .y = a.data(), .tokens = tokens_, .width = width_}, workers_);
     EXPECT_EQ(a.bits(), sum.bits());  // in place
+  }
+}
+
+TEST_P(Rows, ResultsRoundToNearestEven) {
+  if (dtype() != DataType::bf16) return;
+  // 1 + k / 512: bf16 has steps of 1 / 128 there, so that ties and both their sides occur; one sum overflows, one is not a number.
+  Values addends;
+  for (int k = -70; k < 70; ++k) addends.push_back(k / 512.0);
+  addends.insert(addends.end(), {NAN, INFINITY, -1.0});
+  Cells ones(dtype(), Values(addends.size(), 1.0)), b(dtype(), addends), y(dtype(), ones.size());
+  run(kernels().residual, ResidualArgs{.a = ones.data(), .b = b.data(), .y = y.data(), .tokens = 1, .width = y.size()});
+  for (std::int64_t i = 0; i < y.size(); ++i) {
+    const float sum = 1.0F + static_cast<float>(b.at(i)), step = std::abs(sum) < 1.0F ? 0x1p-8F : 0x1p-7F;
+    const double want = std::isfinite(sum) ? std::nearbyint(sum / step) * step : sum;
+    if (std::isnan(want)) {
+      EXPECT_TRUE(std::isnan(y.at(i)));
+    } else {
+      EXPECT_EQ(y.at(i), want) << sum;
+    }
   }
 }
 
