@@ -403,6 +403,7 @@ std::vector<ExplainRow> Engine::explain(const StepShape& shape) {
   HeldBlocks held(*kv_blocks_, state_);
   const std::vector<std::int32_t> tokens(static_cast<std::size_t>(context), 0);
   std::vector<Chunk> chunks;
+  chunks.reserve(static_cast<std::size_t>(shape.sequences));
   for (std::int64_t s = 0; s < shape.sequences; ++s)
     chunks.push_back({tokens, context - new_tokens, new_tokens, held.take(context)});
   Executor& runner = executor(default_output());

@@ -8,7 +8,7 @@ import logging
 import numbers
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,14 +110,14 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
     except TypeError:
         raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected a whole number") from None
     if not least <= number <= most:
-        found = number if number.bit_length() <= 64 else "too large"  # longer ones may not even be printable
+        found = number if number.bit_length() <= 64 else "beyond 64 bits"  # longer ones may not even be printable
         raise InvalidArgumentError(f"{name} is {found}; expected {least} to {most}")
     return number
 
 
 def token_ids(name: str, values: Iterable[Any]) -> list[int]:
     """`values` as ints of 32 bits; anything else is an `InvalidArgumentError` that names `name` and the index."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
         raise InvalidArgumentError(f"{name} is of type {type(values).__name__}; expected token ids")
     ids = list(values)
     try:

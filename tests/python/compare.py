@@ -68,8 +68,10 @@ class Agreement:
 def assert_greedy_equal(
     tokens: Sequence[int], reference: Sequence[int], rows: np.ndarray, logit_error: float
 ) -> Agreement:
-    """Tokens are equal up to the first position where the reference's two best logits are a tie: nearer to each other than
-    20 times the measured logit error (`logit_error`, the largest absolute difference). Returns where they part.
+    """Tokens are equal up to the first position where the reference's two best logits are a tie.
+
+    A tie is a margin below 20 times the measured logit error (`logit_error`, the largest absolute difference). Returns
+    where they part, for the caller to count and print.
     """
     for position, (ours, theirs) in enumerate(zip(tokens, reference, strict=True)):
         if ours == theirs:

@@ -34,7 +34,7 @@ OUTCOMES = ("running", "finished", "cancelled", "rejected", "failed")
 
 
 def write_text_model(seed: int, folder: Path, **config: Any) -> int:
-    """A GPT-2 whose tokenizer is byte-level BPE, so that most sampled tokens are pieces of UTF-8; its vocabulary's size."""
+    """A GPT-2 with a byte-level tokenizer: most sampled tokens are pieces of UTF-8. Returns its vocabulary's size."""
     tokenizer = byte_level()
     vocab = tokenizer.get_vocab_size()
     draw("gpt2", seed, folder, vocab_size=vocab, n_positions=CONTEXT, **config)
@@ -158,7 +158,9 @@ def test_generation_stops_at_stop_tokens_and_at_the_configs_end_of_sequence(
         assert ending.generate([7, 8], **options).finish_reason == "stop"
         assert ending.generate([7, 8], ignore_eos=True, **options).token_ids == tokens
         first = tokens.index(tokens[2])
-        assert ending.generate([7, 8], ignore_eos=True, stop_token_ids=[tokens[2]], **options).token_ids == tokens[:first]
+        assert (
+            ending.generate([7, 8], ignore_eos=True, stop_token_ids=[tokens[2]], **options).token_ids == tokens[:first]
+        )
 
 
 def test_params_and_keywords_say_the_same(engine: lamella.Engine, seed: int) -> None:
@@ -312,7 +314,8 @@ def test_an_engine_frees_its_memory_when_closed_or_forgotten(busy_spec: _core.Mo
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    busy_spec.vocab, tied = 100_000, busy_spec.vocab  # 100 MB of embedding in float32
+    vocab = busy_spec.vocab
+    busy_spec.vocab = 100_000  # 100 MB of embedding in float32
     try:
         before = resident()
         for forget in (True, False):
@@ -328,7 +331,7 @@ def test_an_engine_frees_its_memory_when_closed_or_forgotten(busy_spec: _core.Mo
                 engine.close()
             assert resident() < before + 30_000_000
     finally:
-        busy_spec.vocab = tied
+        busy_spec.vocab = vocab
 
 
 def test_an_interrupt_ends_generate_and_leaves_the_engine_as_it_was(busy_spec: _core.ModelSpec) -> None:
@@ -447,7 +450,7 @@ def test_plan_rows_have_their_fields_and_their_flops_are_twice_the_parameters(bu
         assert [row["layer"] for row in rows if row["layer"] >= 0] == sorted(
             row["layer"] for row in rows if row["layer"] >= 0
         )
-        # Matrices take part once a token; the position table does not; of the tied embedding's head two rows are asked for.
+        # Matrices take part once a token, the position table not at all, and the head (tied) for two rows of logits.
         head, table = busy_spec.vocab * busy_spec.hidden, 4096 * busy_spec.hidden
         products = 2 * 6 * (parameters - head - table) + 2 * 2 * head
         attention = 4 * 2 * 3 * 40 * 8 * 32 * layers  # at most
@@ -456,15 +459,20 @@ def test_plan_rows_have_their_fields_and_their_flops_are_twice_the_parameters(bu
         read = sum(row["bytes_read"] for row in engine.plan())
         assert read >= 0.99 * 4 * (parameters - table), "one token reads every weight"
         assert len(engine.plan(tokens=5)) == len(rows)
-        for wrong in ({"batch_size": 0}, {"tokens": 0}, {"tokens": 9, "context": 8}, {"batch_size": 33}, {"context": 9999}):
+        for wrong in (
+            {"batch_size": 0},
+            {"tokens": 0},
+            {"tokens": 9, "context": 8},
+            {"batch_size": 33},
+            {"context": 9999},
+        ):
             with pytest.raises(lamella.InvalidArgumentError):
                 engine.plan(**wrong)
     with lamella.Engine.random(busy_spec, dtype="float32", deep_fusion=False) as engine:
         plain = engine.plan(batch_size=2, tokens=3, context=40)
         assert len(plain) >= len(rows) + 4 * layers, "the four regions of a layer each stand for several ops"
         assert {row["region"] for row in plain} == {row["region"] for row in rows}
-        matrices = [sum(row["flops"] for row in some if "linear" in row["op"] or row["region"]) for some in (plain, rows)]
-        assert matrices[0] == pytest.approx(matrices[1], rel=0.05)
+        assert sum(row["flops"] for row in plain) == pytest.approx(flops, rel=0.05)
 
 
 def test_encode_pools_and_normalizes(seed: int, tmp_path: Path) -> None:
@@ -498,30 +506,20 @@ def test_encode_pools_and_normalizes(seed: int, tmp_path: Path) -> None:
 def test_logits_are_one_array_an_input(engine: lamella.Engine) -> None:
     ids = engine.encode_prompt("hello world")
     arrays = engine.logits(["hello world", ids, [5]])
-    assert [array.shape for array in arrays] == [(len(ids), 320 if False else engine.core.spec.vocab)] * 2 + [
-        (1, engine.core.spec.vocab)
-    ]
+    vocab = engine.core.spec.vocab
+    assert [array.shape for array in arrays] == [(len(ids), vocab), (len(ids), vocab), (1, vocab)]
     assert all(array.dtype == np.float32 for array in arrays)
     assert np.array_equal(arrays[0], arrays[1])
     assert engine.generate(ids, max_tokens=1).token_ids == [int(arrays[0][-1].argmax())]
     assert engine.logits([]) == []
-    with engine_holding_all_blocks(engine) as overloaded, pytest.raises(lamella.OverloadedError, match="blocks free"):
-        overloaded.logits([7] * CONTEXT)
 
 
-class engine_holding_all_blocks:  # noqa: N801  reads as a with statement
-    """An engine of one place whose only sequence is in flight."""
-
-    def __init__(self, engine: lamella.Engine) -> None:
-        assert engine.checkpoint is not None
-        self.engine = lamella.Engine(engine.checkpoint.path, max_num_seqs=1)
-        self.stream = self.engine.stream([7], max_tokens=CONTEXT - 1)
-
-    def __enter__(self) -> lamella.Engine:
-        next(self.stream)
-        return self.engine
-
-    def __exit__(self, *_: object) -> None:
-        assert len(list(self.stream)) >= CONTEXT - 3
-        assert self.engine.logits([7] * CONTEXT)[0].shape[0] == CONTEXT
-        self.engine.close()
+def test_logits_say_so_while_others_hold_the_kv_cache(folder: Path) -> None:
+    with lamella.Engine(folder, max_num_seqs=1) as engine:
+        stream = engine.stream([7], max_tokens=CONTEXT - 1)
+        first = next(stream).token_ids
+        with pytest.raises(lamella.OverloadedError, match="blocks free"):
+            engine.logits([7] * CONTEXT)
+        rest = [token for chunk in stream for token in chunk.token_ids]
+        assert len(first + rest) == CONTEXT - 1, "the refusal did not disturb it"
+        assert engine.logits([7] * CONTEXT)[0].shape[0] == CONTEXT

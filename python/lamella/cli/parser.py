@@ -24,6 +24,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, summary: str, details: str) -> None:
         super().__init__(
             prog=prog,
+            usage=f"{prog} [MODEL] [options]",
             description=f"{summary}\n\n{details}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

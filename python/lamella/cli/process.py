@@ -141,8 +141,9 @@ def _sigterm_raises() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _warnings_shown() -> Iterator[None]:
+    """The package logs nothing but what deserves a warning."""
     log, handler = logging.getLogger("lamella"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("lamella: %(levelname)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("lamella: warning: %(message)s"))
     log.addHandler(handler)
     try:
         yield

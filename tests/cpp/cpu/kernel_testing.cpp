@@ -126,7 +126,7 @@ double relative_error(const std::vector<double>& got, const std::vector<double>&
   return difference == 0.0 ? 0.0 : std::sqrt(difference / size);
 }
 
-double bound_of(DataType dtype) { return dtype == DataType::bf16 ? 2.1e-3 : 2e-6; }
+double bound_of(DataType dtype) { return dtype == DataType::bf16 ? 4.2e-3 : 5e-6; }
 
 void expect_close(const Cells& got, const std::vector<double>& want, double bound) {
   EXPECT_LE(relative_error(got.values(), want), bound);

@@ -70,7 +70,7 @@ class Cells {
 
 /// ||got - want|| / ||want||, infinity where `got` holds a NaN.
 [[nodiscard]] double relative_error(const std::vector<double>& got, const std::vector<double>& want);
-/// What one kernel may differ from float64: fp32 2e-6, bf16 2.1e-3: one rounding of the result is at most 2^-9.
+/// What one kernel may differ from float64: fp32 5e-6; bf16 4.2e-3: rounding the result is at most 2^-8.
 [[nodiscard]] double bound_of(DataType dtype);
 void expect_close(const Cells& got, const std::vector<double>& want, double bound);
 

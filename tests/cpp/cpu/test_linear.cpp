@@ -35,7 +35,7 @@ TEST_P(Linear, MoreTokensThanATile) {
 
 TEST_P(Linear, RowsOfSeveralChunks) {  // sums are stored and loaded again between chunks of 4 KiB
   for (const std::int64_t inputs : {1023, 1024, 1025, 2048, 2049, 4100, 5000})
-    compare(draw(1, 40), inputs, draw(1, 9), false, 1);
+    compare(draw(8, 40), inputs, draw(1, 9), false, 1);
 }
 
 TEST_P(Linear, NotANumberStaysInItsRowAndColumn) {
