@@ -48,7 +48,9 @@ void bind_plan(nb::module_& m) {
       .def_ro("kv_blocks", &StepShape::kv_blocks);
 
   nb::class_<Roofline>(m, "Roofline", "Measured roofs of a device: bytes/s that it reads and fp32 FLOP/s.")
-      .def(nb::init<>())
+      .def(
+          "__init__", [](Roofline* self, double bytes, double flops) { new (self) Roofline{bytes, flops}; },
+          "bytes_per_s"_a = 0.0, "flops_per_s"_a = 0.0, "Roofs of 0 leave roofline times out.")
       .def_ro("bytes_per_s", &Roofline::bytes_per_s)
       .def_ro("flops_per_s", &Roofline::flops_per_s);
 

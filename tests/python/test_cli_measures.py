@@ -209,6 +209,16 @@ def test_explain_of_a_shape_that_does_not_fit_has_costs_only(capsys: pytest.Capt
     )
 
 
+def test_explain_where_the_bandwidth_cannot_be_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_core, "available_memory", lambda: 2**30)
+    value = run_json(capsys, "explain", "--shape", "lm-530b")
+    assert value["read_GBps"] is None
+    assert {row["roofline_s"] for row in value["rows"]} == {None}
+    assert "memory not measured" in run_text(capsys, "explain", "--shape", "lm-530b")
+
+
 def test_explain_of_a_model_that_does_not_fit_is_an_error(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", str(model), "--memory-budget", "10KiB"]) == 4
     assert main(["explain", "--shape", str(model / "config.json"), "--memory-budget", "10KiB"]) == 0

@@ -147,7 +147,7 @@ def test_a_terminal_that_knows_ascii_only_gets_escapes(tiny: Path) -> None:
 
 
 def test_a_conversation_at_a_terminal(tiny: Path) -> None:
-    """An answer stopped by Ctrl-C, a message that fails, then /quit: the conversation goes on until it is told to end."""
+    """An answer stopped by Ctrl-C, a message that fails, /quit: the conversation ends when it is told to."""
     ours, theirs = pty.openpty()
     arguments = ("chat", tiny, "--max-model-len", 4000, "--max-tokens", 3500, "--ignore-eos")
     environment = {**os.environ, "TERM": "dumb"}

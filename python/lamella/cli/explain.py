@@ -90,21 +90,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Roofs:
-    """What this machine can do at most, as measured: bytes/s and fp32 FLOP/s."""
+    """What this machine can do at most, as measured: bytes/s (None where that was impossible) and fp32 FLOP/s."""
 
-    bytes_per_s: float
+    bytes_per_s: float | None
     flops_per_s: float
 
-    def seconds(self, row: Row) -> float:
+    def seconds(self, row: Row) -> float | None:
         """The least time that the row's bytes and FLOPs take."""
+        if self.bytes_per_s is None:
+            return None
         moved: int = row["bytes_read"] + row["bytes_written"]
         flops: int = row["flops"]
         return max(moved / self.bytes_per_s, flops / self.flops_per_s)
 
     def __str__(self) -> str:
-        return (
-            f"roofs of this machine: {self.bytes_per_s / 1e9:.1f} GB/s, {quantity_text(self.flops_per_s)}FLOP/s in fp32"
-        )
+        memory = "memory not measured" if self.bytes_per_s is None else f"{self.bytes_per_s / 1e9:.1f} GB/s"
+        return f"roofs of this machine: {memory}, {quantity_text(self.flops_per_s)}FLOP/s in fp32"
 
 
 def _step(args: argparse.Namespace, model: Named) -> Step:
@@ -144,7 +145,7 @@ def _measured(engine: Engine, step: Step) -> tuple[Roofs, list[Row]]:
 
 def _costs_only(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roofs, list[Row]]:
     threads = args.threads or _core.usable_cores()
-    roofs = Roofs(measured_bandwidth(threads) or float("inf"), _core.measure_peak_flops(threads))
+    roofs = Roofs(measured_bandwidth(threads), _core.measure_peak_flops(threads))
     fused = args.deep_fusion is not False
     rows = [
         row_as_dict(row) for row in _core.explain_plan(model.spec, model.dtype, fused, step.shape, _core.Roofline())
@@ -159,7 +160,7 @@ def _json(model: Named, step: Step, roofs: Roofs, rows: list[Row], memory: str |
         "batch_size": step.batch_size,
         "tokens": step.tokens,
         "context": step.context,
-        "read_GBps": roofs.bytes_per_s / 1e9,
+        "read_GBps": None if roofs.bytes_per_s is None else roofs.bytes_per_s / 1e9,
         "peak_GFLOPs": roofs.flops_per_s / 1e9,
         "rows": rows,
         **({} if memory is None else {"memory": memory}),
@@ -168,11 +169,12 @@ def _json(model: Named, step: Step, roofs: Roofs, rows: list[Row], memory: str |
 
 def _as_table(rows: list[Row], fold: bool) -> str:
     lines = [cells for layers in _folded(rows, fold) for cells in _layer_cells(layers)]
-    measured = [row["measured_s"] for row in rows if row["measured_s"] is not None]
     total = ["total", *[""] * (_LEFT - 1)]
     total += [bytes_text(sum(row[name] for row in rows)) for name in ("bytes_read", "bytes_written")]
-    total += [quantity_text(sum(row["flops"] for row in rows)), seconds_text(sum(row["roofline_s"] for row in rows))]
-    total.append(seconds_text(sum(measured) if measured else None))
+    total.append(quantity_text(sum(row["flops"] for row in rows)))
+    for name in ("roofline_s", "measured_s"):
+        times = [row[name] for row in rows if row[name] is not None]
+        total.append(seconds_text(sum(times) if times else None))
     return table(_HEADER, [*lines, total], _LEFT)
 
 
