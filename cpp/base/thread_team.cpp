@@ -1,5 +1,7 @@
 #include "base/thread_team.h"
 
+#include <unistd.h>
+
 namespace lamella {
 namespace {
 
@@ -33,12 +35,16 @@ void Barrier::wait() {
   generation_.wait(generation, std::memory_order_acquire);
 }
 
-ThreadTeam::ThreadTeam(int size) : barrier_(size), finished_(size) {
+ThreadTeam::ThreadTeam(int size) : barrier_(size), finished_(size), owner_(getpid()) {
   workers_.reserve(static_cast<std::size_t>(size - 1));
   for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { work(index); });
 }
 
 ThreadTeam::~ThreadTeam() {
+  if (getpid() != owner_) {  // after a fork: the threads are the parent's, so there is nothing to wait for
+    for (std::thread& worker : workers_) worker.detach();
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -1,6 +1,8 @@
 // A team of threads that walks a plan together: one parallel region a step, a light barrier between ops.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -51,6 +53,7 @@ class ThreadTeam {
   std::uint64_t round_ = 0;
   bool stopping_ = false;
   std::exception_ptr failure_;
+  const pid_t owner_;  // a forked child has none of the threads
   std::vector<std::thread> workers_;
 };
 

@@ -35,10 +35,12 @@ void store_row(const float* values, std::int64_t count, std::int64_t stride, Dat
   }
 }
 
-bool all_finite(std::span<const float> values) noexcept {
+/// Whether every value is a number and stays one in `type`: above 0x7f7f7fff, bf16 rounds to infinity.
+bool all_finite(std::span<const float> values, DataType type) noexcept {
+  const std::uint32_t limit = type == DataType::bf16 ? 0x7f7f8000U : 0x7f800000U;
   std::uint32_t largest = 0;  // exponents compare as integers; this loop vectorises
   for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
-  return largest < 0x7f800000U;
+  return largest < limit;
 }
 
 /// A weight with its source, and one chunk of it at a time.
@@ -127,12 +129,13 @@ class Loader {
     reader_.read(*tensors_.files.at(job.tensor->file),
                  job.tensor->offset + static_cast<std::uint64_t>(first * row_bytes_[task.job]), raw);
     io::expand_row_range_to_f32(job.tensor->type, raw, values);
-    if (!all_finite(values))
-      throw Error(ErrorCode::invalid_checkpoint,
-                  concat("tensor ", quoted(job.tensor->name), " holds NaN or infinity in rows ", first, " to ",
-                         first + count - 1, "; the file is damaged or was saved from a diverged model"));
-
     const DataType type = weights_.type_of(*job.weight);
+    if (!all_finite(values, type))
+      throw Error(ErrorCode::invalid_checkpoint,
+                  concat("tensor ", quoted(job.tensor->name), " holds NaN, infinity or numbers beyond ",
+                         to_string(type), " in rows ", first, " to ", first + count - 1,
+                         "; the file is damaged or was saved from a diverged model"));
+
     std::byte* out = weights_.bytes(job.weight->id).data();
     const auto element = static_cast<std::int64_t>(size_of(type));
     if (job.transposed) {  // stored row c holds column c of every source row

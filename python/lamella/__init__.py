@@ -1,9 +1,9 @@
 """Lamella runs transformer models from one laptop core up.
 
-    import lamella
+import lamella
 
-    engine = lamella.Engine("path/to/model")
-    print(engine.generate("The capital of France is", max_tokens=20).text)
+engine = lamella.Engine("path/to/model")
+print(engine.generate("The capital of France is", max_tokens=20).text)
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class TensorTable:
     """
 
     @staticmethod
-    def open(path: str | os.PathLike) -> TensorTable:
+    def open(path: str | os.PathLike[str]) -> TensorTable:
         """
         Open a model folder, a .safetensors, index or .gguf file; reads headers only.
         """
@@ -705,7 +705,8 @@ class StepShape:
 class Roofline:
     """Measured roofs of a device: bytes/s that it reads and fp32 FLOP/s."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, bytes_per_s: float = 0.0, flops_per_s: float = 0.0) -> None:
+        """Roofs of 0 leave roofline times out."""
 
     @property
     def bytes_per_s(self) -> float: ...

@@ -41,7 +41,18 @@ _DTYPES = {
     "bfloat16": _core.DataType.bfloat16,
     "bf16": _core.DataType.bfloat16,
 }
-_BYTE_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTE_UNITS = {
+    "": 1,
+    "B": 1,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
 DEFAULT_MAX_TOKENS = 256
 
 
@@ -84,7 +95,7 @@ class EngineOptions:
 
 
 def resolve_dtype(dtype: str, stored_dtype: str) -> _core.DataType:
-    """The dtype of activations, KV cache and weights. "auto": float32 for a float32 checkpoint, bfloat16 for all others."""
+    """The dtype of activations, KV cache and weights. "auto": float32 for a float32 checkpoint, otherwise bfloat16."""
     if dtype == "auto":
         return _core.DataType.float32 if stored_dtype in ("float32", "float64") else _core.DataType.bfloat16
     if str(dtype) not in _DTYPES:
@@ -119,7 +130,7 @@ class Engine:
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
-        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit of the result.
+        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit.
         threads: None is every core that affinity and cgroup limits leave.
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
@@ -153,7 +164,15 @@ class Engine:
         _check_device(device)
         _check_quantization(quantization)
         options = EngineOptions(
-            dtype, memory_budget, max_num_seqs, max_model_len, max_num_batched_tokens, threads, seed, deep_fusion, kernels
+            dtype,
+            memory_budget,
+            max_num_seqs,
+            max_model_len,
+            max_num_batched_tokens,
+            threads,
+            seed,
+            deep_fusion,
+            kernels,
         )
         started = time.perf_counter()
         checkpoint = open_model(model)
@@ -170,8 +189,10 @@ class Engine:
         self._set_up(core, checkpoint, seed, time.perf_counter() - started)
 
     @classmethod
-    def random(cls, spec: _core.ModelSpec, *, device: str = "auto", quantization: str | None = None, **options: Any) -> Engine:
-        """An engine with random weights for a shape without a checkpoint; it works on ids. `options` as for `Engine`."""
+    def random(
+        cls, spec: _core.ModelSpec, *, device: str = "auto", quantization: str | None = None, **options: Any
+    ) -> Engine:
+        """An engine with random weights for a shape without a checkpoint. It works on ids; `options` as for `Engine`."""
         _check_device(device)
         _check_quantization(quantization)
         resolved = EngineOptions(**options)
@@ -211,7 +232,7 @@ class Engine:
     ) -> Completion | list[Completion]:
         """Continues one prompt (a text or a list of ids) or a list of prompts.
 
-        All prompts are checked before the first one starts. A failure at run time raises for a single prompt; in a list it ends
+        All prompts are checked before the first starts. A failure at run time raises for a single prompt; in a list it ends
         that completion alone, with `finish_reason` "error". Fields of `SamplingParams` may be given as keywords.
         """
         if _is_one_prompt(prompts):
@@ -245,10 +266,20 @@ class Engine:
     ) -> Completion: ...
     @overload
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = None, *, stream: Literal[True], **overrides: Any
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: Literal[True],
+        **overrides: Any,
     ) -> Iterator[Chunk]: ...
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = None, *, stream: bool = False, **overrides: Any
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: bool = False,
+        **overrides: Any,
     ) -> Completion | Iterator[Chunk]:
         """Answers a conversation of {"role": ..., "content": ...} messages, put into the model's own chat template.
 
@@ -325,7 +356,9 @@ class Engine:
                         )
                         results[i] = (completion, progress.error_code or "")
         finally:
-            for request_id, result in zip(ids, results, strict=False):  # an interrupt may leave the last ones unsubmitted
+            for request_id, result in zip(
+                ids, results, strict=False
+            ):  # an interrupt may leave the last ones unsubmitted
                 if result is None:
                     _drop(core, request_id)
         return [result for result in results if result is not None]
@@ -358,7 +391,7 @@ class Engine:
         return _core.Request(ids, sampling)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt: ids as they are, text through the tokenizer. An empty text is BOS where the model has one."""
+        """Token ids of a prompt: ids as they are, text through the tokenizer. An empty text is BOS where there is one."""
         if not isinstance(prompt, str):
             return token_ids("prompt", prompt)
         ids = self.tokenizer_or_raise().encode(prompt)
@@ -379,14 +412,19 @@ class Engine:
         pooling: Literal["mean", "cls", "pooler"] | None = "mean",
         normalize: bool | None = None,
     ) -> FloatArray | list[FloatArray]:
-        """Embeds inputs with an encoder: a float32 array (inputs, hidden); with pooling None a list of (tokens, hidden).
+        """Embeds inputs with an encoder: float32, (inputs, hidden); with pooling None a list of (tokens, hidden).
 
-        Texts are cut where the model's sentence-transformers files say so; others must fit the context. `normalize` divides by
+        Texts are cut where the model's sentence-transformers files say so; others must fit. `normalize` divides by
         the L2 norm; None does what those files say.
         """
         import numpy as np
 
-        poolings = {None: _core.Pooling.none, "mean": _core.Pooling.mean, "cls": _core.Pooling.cls, "pooler": _core.Pooling.pooler}
+        poolings = {
+            None: _core.Pooling.none,
+            "mean": _core.Pooling.mean,
+            "cls": _core.Pooling.cls,
+            "pooler": _core.Pooling.pooler,
+        }
         if pooling not in poolings:
             raise InvalidArgumentError(f"pooling is {pooling!r}; expected mean, cls, pooler or None")
         sentence = self._checkpoint.sentence if self._checkpoint else None
@@ -409,11 +447,13 @@ class Engine:
 
     @property
     def core(self) -> _core.Engine:
-        """The native engine. Errors: `InvalidArgumentError` after `close`, and in a process forked from the engine's."""
+        """The native engine. Errors: `InvalidArgumentError` after `close`, and in a forked process."""
         if self._core is None:
             raise InvalidArgumentError("the engine is closed")
         if os.getpid() != self._process:
-            raise InvalidArgumentError("the engine's threads stayed in the process that forked: open the model in this one")
+            raise InvalidArgumentError(
+                "the engine's threads stayed in the process that forked: open the model in this one"
+            )
         return self._core
 
     @property
@@ -432,7 +472,7 @@ class Engine:
         return self.tokenizer
 
     def plan(self, batch_size: int = 1, tokens: int = 1, context: int | None = None) -> list[dict[str, Any]]:
-        """Every op of a step with `batch_size` sequences of `tokens` new tokens each: a row as in `lamella explain --json`.
+        """Every op of a step with `batch_size` sequences of `tokens` new tokens: rows as in `lamella explain --json`.
 
         `context` counts the tokens in the cache after the step; None is 128, or all of an encoder's tokens.
         """
@@ -444,10 +484,19 @@ class Engine:
         return [row_as_dict(row) for row in self.core.explain(_core.StepShape.uniform(batch_size, tokens, context))]
 
     def stats(self) -> dict[str, int | str]:
-        """Counters: KV blocks, requests by outcome, and bytes held. received = running + finished + cancelled + rejected + failed."""
+        """Counters: KV blocks, bytes held, and requests: received = running + finished + cancelled + rejected + failed."""
         stats = self.core.stats()
         names = (
-            *("kv_blocks_total", "kv_blocks_used", "received", "running", "finished", "cancelled", "rejected", "failed"),
+            *(
+                "kv_blocks_total",
+                "kv_blocks_used",
+                "received",
+                "running",
+                "finished",
+                "cancelled",
+                "rejected",
+                "failed",
+            ),
             *("bytes_weights", "bytes_kv", "bytes_activations"),
         )
         return {**{name: getattr(stats, name) for name in names}, "bytes_staging": 0, "io_backend": "pread"}
@@ -462,13 +511,27 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
 def row_as_dict(row: _core.ExplainRow) -> dict[str, Any]:
     """A row of `Engine.plan` and of `lamella explain --json`."""
-    fields = ("op", "layer", "region", "inputs", "outputs", "shape", "dtype", "kernel", "bytes_read", "bytes_written", "flops")
+    fields = (
+        "op",
+        "layer",
+        "region",
+        "inputs",
+        "outputs",
+        "shape",
+        "dtype",
+        "kernel",
+        "bytes_read",
+        "bytes_written",
+        "flops",
+    )
     return {name: getattr(row, name) for name in (*fields, "roofline_s", "measured_s")}
 
 
@@ -487,7 +550,9 @@ def _is_one_prompt(prompts: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
     if isinstance(prompts, str):
         return True
     if isinstance(prompts, bytes | Mapping) or not (hasattr(prompts, "__len__") and hasattr(prompts, "__getitem__")):
-        raise InvalidArgumentError(f"the prompt is of type {type(prompts).__name__}; expected text, ids or a list of them")
+        raise InvalidArgumentError(
+            f"the prompt is of type {type(prompts).__name__}; expected text, ids or a list of them"
+        )
     return len(prompts) > 0 and all(_is_id(item) for item in prompts)
 
 

@@ -39,7 +39,8 @@ bool available(KernelSet set) noexcept {
 std::string list_available() {
   std::string list;
   for (const KernelSet set : available_kernel_sets())
-    list += concat(list.empty() ? "" : ", ", to_string(set), set == KernelSet::reference ? " (float32)" : " (float32, bfloat16)");
+    list += concat(list.empty() ? "" : ", ", to_string(set),
+                   set == KernelSet::reference ? " (float32)" : " (float32, bfloat16)");
   return list;
 }
 
@@ -73,8 +74,8 @@ const KernelTable& kernel_table(KernelSet set, DataType dtype) {
       if (dtype == DataType::bf16) return vectors->bf16;
     }
   }
-  throw Error(ErrorCode::invalid_argument,
-              concat("no CPU kernels named '", to_string(set), "' for ", to_string(dtype), " on this machine; there are ", list_available()));
+  throw Error(ErrorCode::invalid_argument, concat("no CPU kernels named '", to_string(set), "' for ", to_string(dtype),
+                                                  " on this machine; there are ", list_available()));
 }
 
 }  // namespace lamella::cpu

@@ -11,7 +11,7 @@ std::size_t scratch_bytes(const ScratchBounds& bounds) {
   const std::int64_t fused = rows + fused_token_tile * bounds.max_head_dim * element;
   // Attention: the value sums of four queries for a part and for all, and the queries (kernels/vector/attention.h).
   const std::int64_t padded_dim = (bounds.max_head_dim + 15) / 16 * 16;
-  const std::int64_t attention = 3 * 4 * padded_dim * element;
+  const std::int64_t attention = 12 * padded_dim * element;
   return static_cast<std::size_t>((std::max(fused, attention) + line - 1) / line * line);
 }
 

@@ -3,7 +3,9 @@
 
 namespace lamella::cpu {
 
-const VectorSet* vector_set(KernelSet set) noexcept { return set == KernelSet::baseline ? &baseline::vector_set : nullptr; }
+const VectorSet* vector_set(KernelSet set) noexcept {
+  return set == KernelSet::baseline ? &baseline::vector_set : nullptr;
+}
 
 bool processor_runs(KernelSet set) noexcept { return set == KernelSet::reference || set == KernelSet::baseline; }
 

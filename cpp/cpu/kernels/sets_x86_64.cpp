@@ -1,5 +1,5 @@
-// The kernel sets of x86-64 and what they ask of the processor. __builtin_cpu_supports asks cpuid and, through xgetbv, whether the
-// operating system saves the wide registers.
+// The kernel sets of x86-64 and what they ask of the processor. __builtin_cpu_supports asks cpuid and, through xgetbv,
+// whether the operating system saves the wide registers.
 #include "cpu/kernels/vector/kernel_sets.h"
 
 namespace lamella::cpu {

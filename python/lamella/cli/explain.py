@@ -95,14 +95,6 @@ class Roofs:
     bytes_per_s: float | None
     flops_per_s: float
 
-    def seconds(self, row: Row) -> float | None:
-        """The least time that the row's bytes and FLOPs take."""
-        if self.bytes_per_s is None:
-            return None
-        moved: int = row["bytes_read"] + row["bytes_written"]
-        flops: int = row["flops"]
-        return max(moved / self.bytes_per_s, flops / self.flops_per_s)
-
     def __str__(self) -> str:
         memory = "memory not measured" if self.bytes_per_s is None else f"{self.bytes_per_s / 1e9:.1f} GB/s"
         return f"roofs of this machine: {memory}, {quantity_text(self.flops_per_s)}FLOP/s in fp32"
@@ -146,11 +138,10 @@ def _measured(engine: Engine, step: Step) -> tuple[Roofs, list[Row]]:
 def _costs_only(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roofs, list[Row]]:
     threads = args.threads or _core.usable_cores()
     roofs = Roofs(measured_bandwidth(threads), _core.measure_peak_flops(threads))
+    roofline = _core.Roofline(roofs.bytes_per_s or 0.0, roofs.flops_per_s)
     fused = args.deep_fusion is not False
-    rows = [
-        row_as_dict(row) for row in _core.explain_plan(model.spec, model.dtype, fused, step.shape, _core.Roofline())
-    ]
-    return roofs, [{**row, "roofline_s": roofs.seconds(row)} for row in rows]
+    rows = [row_as_dict(row) for row in _core.explain_plan(model.spec, model.dtype, fused, step.shape, roofline)]
+    return roofs, rows if roofs.bytes_per_s is not None else [{**row, "roofline_s": None} for row in rows]
 
 
 def _json(model: Named, step: Step, roofs: Roofs, rows: list[Row], memory: str | None) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 // Run under ThreadSanitizer as well: the team is what every kernel's memory ordering rests on.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 
@@ -45,6 +48,18 @@ TEST(ThreadTeam, RethrowsAMembersExceptionAndStaysUsable) {
   int calls = 0;
   team.run([&](int index) { calls += index == 0 ? 1 : 0; });
   EXPECT_EQ(calls, 1);
+}
+
+TEST(ThreadTeam, AForkedChildLeavesWithoutWaitingForThreadsItHasNot) {
+  auto team = std::make_unique<ThreadTeam>(3);
+  const pid_t child = fork();
+  if (child == 0) {
+    team.reset();
+    _exit(7);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
 }
 
 TEST(ThreadTeam, MoreMembersThanCoresMakeProgress) {

@@ -35,7 +35,8 @@ class KernelTest : public ::testing::TestWithParam<Target> {
   [[nodiscard]] std::int64_t draw(std::int64_t low, std::int64_t high);
   /// One of the widths that lie on, beside and far from every vector and tile boundary.
   [[nodiscard]] std::int64_t draw_width();
-  /// A number of rows of `width`: few, but enough that a single result which cancels to almost nothing does not decide the error.
+  /// A number of rows of `width`: few, but enough that a single result which cancels to almost nothing does not decide
+  /// the error.
   [[nodiscard]] std::int64_t draw_rows(std::int64_t width);
   [[nodiscard]] std::vector<double> normal(std::int64_t count, double scale = 1.0, double mean = 0.0);
 

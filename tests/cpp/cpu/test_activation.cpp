@@ -15,7 +15,8 @@ class Activate : public KernelTest {};
 TEST_P(Activate, RandomShapes) {
   for (int i = 0; i < 10; ++i)
     for (const Activation kind : all_activations) {
-      const std::int64_t width = draw_width(), tokens = draw_rows(width);  // far below zero erf(x) + 1 cancels, here as in transformers
+      const std::int64_t width = draw_width(),
+                         tokens = draw_rows(width);  // far below zero erf(x) + 1 cancels, here as in transformers
       const bool gated = draw(0, 1) == 1, f32 = draw(0, 1) == 1;
       const DataType type = f32 ? DataType::f32 : dtype();
       SCOPED_TRACE(::testing::Message() << "activation " << static_cast<int>(kind) << ", " << tokens << " x " << width

@@ -84,7 +84,8 @@ TEST_P(Rows, AddBiasAndResidual) {
 
 TEST_P(Rows, ResultsRoundToNearestEven) {
   if (dtype() != DataType::bf16) return;
-  // 1 + k / 512: bf16 has steps of 1 / 128 there, so that ties and both their sides occur; one sum overflows, one is not a number.
+  // 1 + k / 512: bf16 has steps of 1 / 128 there, so that ties and both their sides occur; one sum overflows, one is
+  // not a number.
   Values addends;
   for (int k = -70; k < 70; ++k) addends.push_back(k / 512.0);
   addends.insert(addends.end(), {NAN, INFINITY, -1.0});
@@ -128,7 +129,8 @@ TEST_P(Rows, MeanPool) {
       t += count;
     }
     // Around 1: means around 0 would be all cancellation.
-    Cells x(dtype(), normal(tokens_ * width_, 1.0, 1.0)), y(DataType::f32, static_cast<std::int64_t>(spans.size()) * width_);
+    Cells x(dtype(), normal(tokens_ * width_, 1.0, 1.0)),
+        y(DataType::f32, static_cast<std::int64_t>(spans.size()) * width_);
     run(kernels().mean_pool,
         MeanPoolArgs{.x = x.data(),
                      .sequences = spans.data(),

@@ -105,6 +105,14 @@ TEST_F(LoadWeights, A7_RefusesNaNAndInfinityNamingTheTensor) {
   }
 }
 
+TEST_F(LoadWeights, A7_RefusesNumbersThatBf16RoundsToInfinity) {
+  std::vector<float> values = counted(24);
+  values[5] = 3.4e38F;
+  write(values, {rows, columns});
+  EXPECT_EQ(load({.weight = "query", .tensor = "t"})[5], 3.4e38F);
+  EXPECT_THROW(load({.weight = "query", .tensor = "t"}, DataType::bf16), Error);
+}
+
 TEST_F(LoadWeights, A8_RefusesMissingTensorsAndMissingSources) {
   write(counted(24), {rows, columns});
   EXPECT_EQ(failure({.weight = "query", .tensor = "absent"}), ErrorCode::invalid_checkpoint);

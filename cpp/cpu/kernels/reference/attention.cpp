@@ -10,7 +10,8 @@ namespace {
 /// Position `position` of sequence `s`: its K (0) or V (1) for `head`.
 const float* cached(const KvLayout& kv, std::int64_t s, std::int64_t position, int k_or_v, std::int64_t head) {
   const std::int64_t block = kv.block_tables[s * kv.blocks_per_sequence + position / kv_block_tokens];
-  return static_cast<const float*>(kv.cache) + kv.offset(block, k_or_v, head) + position % kv_block_tokens * kv.head_dim;
+  return static_cast<const float*>(kv.cache) + kv.offset(block, k_or_v, head) +
+         position % kv_block_tokens * kv.head_dim;
 }
 
 std::int64_t sequence_of(const KvLayout& kv, std::int64_t token) {
@@ -28,8 +29,10 @@ void kv_write(const KvWriteArgs& a, const Worker& worker) {
     const std::int64_t s = sequence_of(kv, t);
     for (std::int64_t head = 0; head < kv.kv_heads; ++head) {
       const std::int64_t from = t * kv.kv_heads + head;
-      std::copy_n(row_of(a.key, from, kv.head_dim), kv.head_dim, const_cast<float*>(cached(kv, s, kv.positions[t], 0, head)));
-      std::copy_n(row_of(a.value, from, kv.head_dim), kv.head_dim, const_cast<float*>(cached(kv, s, kv.positions[t], 1, head)));
+      std::copy_n(row_of(a.key, from, kv.head_dim), kv.head_dim,
+                  const_cast<float*>(cached(kv, s, kv.positions[t], 0, head)));
+      std::copy_n(row_of(a.value, from, kv.head_dim), kv.head_dim,
+                  const_cast<float*>(cached(kv, s, kv.positions[t], 1, head)));
     }
   }
 }
@@ -38,14 +41,16 @@ void split_heads(const HeadsLayoutArgs& a, const Worker& worker) {
   const Range mine = share(a.tokens, worker);
   for (std::int64_t t = mine.begin; t < mine.end; ++t)
     for (std::int64_t head = 0; head < a.heads; ++head)
-      std::copy_n(row_of(a.x, t * a.heads + head, a.head_dim), a.head_dim, row_of(a.y, head * a.tokens + t, a.head_dim));
+      std::copy_n(row_of(a.x, t * a.heads + head, a.head_dim), a.head_dim,
+                  row_of(a.y, head * a.tokens + t, a.head_dim));
 }
 
 void merge_heads(const HeadsLayoutArgs& a, const Worker& worker) {
   const Range mine = share(a.tokens, worker);
   for (std::int64_t t = mine.begin; t < mine.end; ++t)
     for (std::int64_t head = 0; head < a.heads; ++head)
-      std::copy_n(row_of(a.x, head * a.tokens + t, a.head_dim), a.head_dim, row_of(a.y, t * a.heads + head, a.head_dim));
+      std::copy_n(row_of(a.x, head * a.tokens + t, a.head_dim), a.head_dim,
+                  row_of(a.y, t * a.heads + head, a.head_dim));
 }
 
 /// Two passes over the whole context: the scores with their maximum, then the weights.
@@ -74,7 +79,8 @@ void attention(const AttentionArgs& a, const Worker& worker) {
       total += weight;
       for (std::int64_t d = 0; d < dim; ++d) sums[static_cast<std::size_t>(d)] += weight * value[d];
     }
-    for (std::int64_t d = 0; d < dim; ++d) row_of(a.y, unit, dim)[d] = static_cast<float>(sums[static_cast<std::size_t>(d)] / total);
+    for (std::int64_t d = 0; d < dim; ++d)
+      row_of(a.y, unit, dim)[d] = static_cast<float>(sums[static_cast<std::size_t>(d)] / total);
   }
 }
 

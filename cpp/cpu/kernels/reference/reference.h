@@ -1,5 +1,5 @@
-// The oracle: every op that is not fused, in plain scalar fp32 with double accumulators, written to be read and believed rather than
-// to be fast. It shares nothing with the vector kernels but the contracts.
+// The oracle: every op that is not fused, in plain scalar fp32 with double accumulators, written to be read and
+// believed rather than to be fast. It shares nothing with the vector kernels but the contracts.
 #pragma once
 
 #include "cpu/kernels/contracts.h"

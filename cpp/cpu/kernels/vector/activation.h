@@ -73,10 +73,8 @@ void activate_as(const ActivateArgs& a, const Worker& worker) {
 
 template <typename T>
 void activate(const ActivateArgs& a, const Worker& worker) {
-  if (a.f32)
-    activate_as<float>(a, worker);
-  else
-    activate_as<T>(a, worker);
+  if (a.f32) activate_as<float>(a, worker);
+  else activate_as<T>(a, worker);
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 // Attention over the KV cache, for prompts and decoding alike.
 //
-// A query's context is cut at multiples of attention_part_tokens. Each part gives its largest score, the sum of its exponentials
-// and the weighted sum of its values; parts are merged in index order. Up to four queries that read the same K and V (query heads
-// of one group, neighbouring tokens of one sequence) share their loads; nothing that a query computes depends on its company.
+// A query's context is cut at multiples of attention_part_tokens. Each part gives its largest score, the sum of its
+// exponentials and the weighted sum of its values; parts are merged in index order. Up to four queries that read the
+// same K and V (query heads of one group, neighbouring tokens of one sequence) share their loads; nothing that a query
+// computes depends on its company.
 #pragma once
 
 #include "cpu/kernels/vector/functions.h"
@@ -27,7 +28,8 @@ struct Running {
   float largest, sum;
 };
 
-/// A worker's scratch: the tile's queries side by side, and their value sums for the part at hand and for all parts so far.
+/// A worker's scratch: the tile's queries side by side, and their value sums for the part at hand and for all parts so
+/// far.
 template <typename T>
 struct AttentionScratch {
   T* queries;     // [max_queries][head_dim]
@@ -44,12 +46,12 @@ struct AttentionScratch {
 
 /// scores[q][position - begin] = query . key for all positions of [begin, end), block by block of the cache.
 template <typename T>
-LAMELLA_INLINE void part_scores(const KvLayout& kv, const std::int32_t* blocks, std::int64_t kv_head, const T* queries, int count,
-                                std::int64_t begin, std::int64_t end, float* scores) {
+LAMELLA_INLINE void part_scores(const KvLayout& kv, const std::int32_t* blocks, std::int64_t kv_head, const T* queries,
+                                int count, std::int64_t begin, std::int64_t end, float* scores) {
   for (std::int64_t at = begin; at < end; at += kv_block_tokens) {
     const T* keys = static_cast<const T*>(kv.cache) + kv.offset(blocks[at / kv_block_tokens], 0, kv_head);
-    multiply<T>({queries, kv.head_dim, kv.head_dim}, keys, count, smaller(kv_block_tokens, end - at), scores + (at - begin),
-                attention_part_tokens, keys);
+    multiply<T>({queries, kv.head_dim, kv.head_dim}, keys, count, smaller(kv_block_tokens, end - at),
+                scores + (at - begin), attention_part_tokens, keys);
   }
 }
 
@@ -73,17 +75,18 @@ LAMELLA_INLINE void part_scores(const KvLayout& kv, const std::int32_t* blocks, 
 
 /// sums[q][d] += weights[q][j] * value[j][d] for `rows` slots of one block; `Vectors` vectors of the head at a time.
 template <int Queries, int Vectors, typename T>
-LAMELLA_INLINE void add_values(float* sums, std::int64_t padded, const float* weights, const T* values, std::int64_t dim,
-                               std::int64_t rows, int last_count) {
+LAMELLA_INLINE void add_values(float* sums, std::int64_t padded, const float* weights, const T* values,
+                               std::int64_t dim, std::int64_t rows, int last_count) {
   F32 sum[Queries][Vectors];
 #pragma GCC unroll 4
   for (int q = 0; q < Queries; ++q)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) sum[q][v] = load(sums + q * padded + v * lanes);
+    for (int v = 0; v < Vectors; ++v) sum[q][v] = load(sums + q * padded + std::int64_t{v} * lanes);
   for (std::int64_t j = 0; j < rows; ++j) {
     F32 value[Vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) value[v] = load(values + j * dim + v * lanes, v + 1 == Vectors ? last_count : lanes);
+    for (int v = 0; v < Vectors; ++v)
+      value[v] = load(values + j * dim + std::int64_t{v} * lanes, v + 1 == Vectors ? last_count : lanes);
 #pragma GCC unroll 4
     for (int q = 0; q < Queries; ++q) {
       const F32 weight = splat(weights[q * attention_part_tokens + j]);
@@ -94,20 +97,22 @@ LAMELLA_INLINE void add_values(float* sums, std::int64_t padded, const float* we
 #pragma GCC unroll 4
   for (int q = 0; q < Queries; ++q)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) store(sums + q * padded + v * lanes, sum[q][v]);
+    for (int v = 0; v < Vectors; ++v) store(sums + q * padded + std::int64_t{v} * lanes, sum[q][v]);
 }
 
 /// The value sums of `Queries` queries over positions [begin, end) of a part that starts at `part`.
 template <int Queries, typename T>
-[[gnu::noinline]] void part_values(const KvLayout& kv, const std::int32_t* blocks, std::int64_t kv_head, const float* weights,
-                                   std::int64_t part, std::int64_t begin, std::int64_t end, float* sums, std::int64_t padded) {
+[[gnu::noinline]] void part_values(const KvLayout& kv, const std::int32_t* blocks, std::int64_t kv_head,
+                                   const float* weights, std::int64_t part, std::int64_t begin, std::int64_t end,
+                                   float* sums, std::int64_t padded) {
   for (std::int64_t at = begin; at < end;) {
     const std::int64_t slot = at % kv_block_tokens, rows = smaller(kv_block_tokens - slot, end - at);
     const T* values =
         static_cast<const T*>(kv.cache) + kv.offset(blocks[at / kv_block_tokens], 1, kv_head) + slot * kv.head_dim;
     const float* block_weights = weights + (at - part);
+    constexpr std::int64_t value_step = std::int64_t{value_vectors} * lanes;
     std::int64_t d = 0;
-    for (; d + value_vectors * lanes <= kv.head_dim; d += value_vectors * lanes)
+    for (; d + value_step <= kv.head_dim; d += value_step)
       add_values<Queries, value_vectors>(sums + d, padded, block_weights, values + d, kv.head_dim, rows, lanes);
     for (; d < kv.head_dim; d += lanes)
       add_values<Queries, 1>(sums + d, padded, block_weights, values + d, kv.head_dim, rows,
@@ -117,17 +122,19 @@ template <int Queries, typename T>
 }
 
 /// merged = merged and part together, both rescaled to the larger of their largest scores.
-LAMELLA_INLINE void merge(Running& total, float* merged, const Running& part, const float* values, std::int64_t padded) {
+LAMELLA_INLINE void merge(Running& total, float* merged, const Running& part, const float* values,
+                          std::int64_t padded) {
   const float largest = total.largest > part.largest ? total.largest : part.largest;
-  const float old_scale = exponential(splat(total.largest - largest))[0], new_scale = exponential(splat(part.largest - largest))[0];
+  const float old_scale = exponential(splat(total.largest - largest))[0],
+              new_scale = exponential(splat(part.largest - largest))[0];
   total = {largest, total.sum * old_scale + part.sum * new_scale};
   for (std::int64_t d = 0; d < padded; d += lanes)
     store(merged + d, load(merged + d) * old_scale + load(values + d) * new_scale);
 }
 
 template <typename T>
-[[gnu::noinline]] void attend(const KvLayout& kv, const std::int32_t* blocks, std::int64_t kv_head, const QueryTile<T>& tile, float scale,
-                              AttentionScratch<T> scratch) {
+[[gnu::noinline]] void attend(const KvLayout& kv, const std::int32_t* blocks, std::int64_t kv_head,
+                              const QueryTile<T>& tile, float scale, AttentionScratch<T> scratch) {
   const std::int64_t dim = kv.head_dim, padded = scratch.padded;
   alignas(64) float scores[max_queries * attention_part_tokens];
   Running total[max_queries];
@@ -148,11 +155,13 @@ template <typename T>
     }
     for (std::int64_t i = 0; i < tile.count * padded; i += lanes) store(scratch.part + i, F32{});
     with_constant(tile.count, [&](auto count) LAMELLA_BODY {
-      part_values<decltype(count)::value, T>(kv, blocks, kv_head, scores, begin, begin, shared_end, scratch.part, padded);
+      part_values<decltype(count)::value, T>(kv, blocks, kv_head, scores, begin, begin, shared_end, scratch.part,
+                                             padded);
     });
     for (int q = 0; q < tile.count; ++q) {
       float *values = scratch.part + q * padded, *merged = scratch.merged + q * padded;
-      part_values<1, T>(kv, blocks, kv_head, scores + q * attention_part_tokens, begin, shared_end, end[q], values, padded);
+      part_values<1, T>(kv, blocks, kv_head, scores + q * attention_part_tokens, begin, shared_end, end[q], values,
+                        padded);
       if (begin == 0) {
         total[q] = part[q];
         __builtin_memcpy(merged, values, static_cast<std::size_t>(padded) * sizeof(float));
@@ -167,8 +176,8 @@ template <typename T>
     });
 }
 
-/// Units of work are (KV head, token, query head of the group), in this order: even one token of one sequence is shared by all
-/// workers, and neighbouring units read the same K and V.
+/// Units of work are (KV head, token, query head of the group), in this order: even one token of one sequence is shared
+/// by all workers, and neighbouring units read the same K and V.
 template <typename T, bool ByToken>
 void attention_over(const AttentionArgs& a, const Worker& worker) {
   const std::int64_t group = a.heads / a.kv.kv_heads, dim = a.kv.head_dim;
@@ -178,7 +187,8 @@ void attention_over(const AttentionArgs& a, const Worker& worker) {
     for (std::int64_t s = 0; s < a.kv.sequence_count; ++s) {
       const std::int64_t first = a.kv.sequences[s].first, tokens = a.kv.sequences[s].count;
       const std::int64_t base = kv_head * a.tokens * group;
-      const std::int64_t begin = larger(mine.begin, base + first * group), end = smaller(mine.end, base + (first + tokens) * group);
+      const std::int64_t begin = larger(mine.begin, base + first * group),
+                         end = smaller(mine.end, base + (first + tokens) * group);
       for (std::int64_t unit = begin; unit < end; unit += max_queries) {
         QueryTile<T> tile;
         for (std::int64_t u = unit; u < smaller(unit + max_queries, end); ++u) {

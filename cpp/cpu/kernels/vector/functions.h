@@ -1,5 +1,6 @@
-// Exponential, tanh and error function of vectors, within 2 ulp of fp32 (measured: functions_test). Coefficients are Chebyshev fits
-// computed with mpmath on the intervals named beside them, rounded to fp32; approximation errors lie below 2e-8.
+// Exponential, tanh and error function of vectors, within 2 ulp of fp32 (measured: functions_test). Coefficients are
+// Chebyshev fits computed with mpmath on the intervals named beside them, rounded to fp32; approximation errors lie
+// below 2e-8.
 #pragma once
 
 #include "cpu/kernels/vector/simd.h"
@@ -18,8 +19,10 @@ LAMELLA_INLINE F32 polynomial(F32 x, const float (&highest_first)[N]) {
 /// e^x. Below -87.3 (where results would be denormal) 0, above 88.7 infinity; NaN stays NaN.
 LAMELLA_INLINE F32 exponential(F32 x) {
   constexpr float log2_e = 1.44269504F;
-  constexpr float ln2_high = 0.693359375F, ln2_low = -2.12194440e-4F;  // the high part has 9 bits: n * ln2_high is exact
-  constexpr float round_magic = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer that stands in the low mantissa bits
+  constexpr float ln2_high = 0.693359375F,
+                  ln2_low = -2.12194440e-4F;  // the high part has 9 bits: n * ln2_high is exact
+  constexpr float round_magic =
+      12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer that stands in the low mantissa bits
   const F32 low = x > -88.0F ? x : splat(-88.0F);  // keeps the exponents below in range, also for NaN
   const F32 clamped = low < 89.0F ? low : splat(89.0F);
   const F32 shifted = multiply_add(clamped, splat(log2_e), splat(round_magic));
@@ -41,7 +44,8 @@ LAMELLA_INLINE F32 exponential(F32 x) {
 LAMELLA_INLINE F32 hyperbolic_tangent(F32 x) {
   const F32 magnitude = absolute(x), square = x * x;
   // (tanh(sqrt z) / sqrt z - 1) / z on [0, 0.625^2]
-  const F32 p = polynomial(square, {2.29274482e-3F, -8.34394526e-3F, 2.17689183e-2F, -5.39592579e-2F, 0.133333042F, -0.333333343F});
+  const F32 p = polynomial(
+      square, {2.29274482e-3F, -8.34394526e-3F, 2.17689183e-2F, -5.39592579e-2F, 0.133333042F, -0.333333343F});
   const F32 small = multiply_add(x * square, p, x);
   const F32 large = 1.0F - 2.0F / (exponential(magnitude + magnitude) + 1.0F);
   const F32 signed_large = (F32)((U32)large | sign_bits(x));
@@ -53,13 +57,13 @@ LAMELLA_INLINE F32 hyperbolic_tangent(F32 x) {
 LAMELLA_INLINE F32 error_function(F32 x) {
   const F32 magnitude = absolute(x), square = x * x;
   // erf(sqrt z) / sqrt z - 1 on [0, 1]
-  const F32 p = polynomial(square, {-9.66704465e-6F, 1.12659589e-4F, -8.48408032e-4F, 5.22103161e-3F, -2.68654302e-2F, 0.112837821F,
-                                    -0.376126379F, 0.128379166F});
+  const F32 p = polynomial(square, {-9.66704465e-6F, 1.12659589e-4F, -8.48408032e-4F, 5.22103161e-3F, -2.68654302e-2F,
+                                    0.112837821F, -0.376126379F, 0.128379166F});
   const F32 small = multiply_add(x, p, x);
   const F32 beyond = (magnitude < 3.92F ? magnitude : splat(3.92F)) - 1.0F;
   // -log(erfc(1 + t)) on [0, 2.95]
-  const F32 r = polynomial(beyond, {-1.65832057e-6F, 3.31933588e-5F, -3.21268977e-4F, 2.05665058e-3F, -1.00807417e-2F, 4.15776968e-2F,
-                                    0.843104124F, 2.63896775F, 1.84960556F});
+  const F32 r = polynomial(beyond, {-1.65832057e-6F, 3.31933588e-5F, -3.21268977e-4F, 2.05665058e-3F, -1.00807417e-2F,
+                                    4.15776968e-2F, 0.843104124F, 2.63896775F, 1.84960556F});
   const F32 large = 1.0F - exponential(-r);
   const F32 signed_large = (F32)((U32)large | sign_bits(x));
   const F32 result = magnitude < 1.0F ? small : signed_large;

@@ -1,9 +1,11 @@
-// Deep-Fusion's regions 1, 3 and 4 (the paper's III-B and III-D): what stands before and after a linear, in one kernel with it.
+// Deep-Fusion's regions 1, 3 and 4 (the paper's III-B and III-D): what stands before and after a linear, in one kernel
+// with it.
 //
-// Tokens go through in tiles of fused_token_tile. Every worker normalises the whole tile into its own scratch (the paper broadcasts
-// the input and repeats the norm on every SM: no worker waits for another), multiplies it by its share of the weight rows, and
-// finishes bias, RoPE, activation, gating or residual on the fp32 results before it stores them once. In fp32 the bits are those of
-// the separate kernels, because both run the same functions in the same order; in bf16 the roundings in between are gone.
+// Tokens go through in tiles of fused_token_tile. Every worker normalises the whole tile into its own scratch (the
+// paper broadcasts the input and repeats the norm on every SM: no worker waits for another), multiplies it by its share
+// of the weight rows, and finishes bias, RoPE, activation, gating or residual on the fp32 results before it stores them
+// once. In fp32 the bits are those of the separate kernels, because both run the same functions in the same order; in
+// bf16 the roundings in between are gone.
 #pragma once
 
 #include "cpu/kernels/vector/activation.h"
@@ -33,9 +35,8 @@ LAMELLA_INLINE const T* normalised_tile(const T* x, const RowNorm& norm, std::in
 /// row += bias, where there is one.
 LAMELLA_INLINE void add_bias_to(float* row, const float* bias, std::int64_t width) {
   if (bias == nullptr) return;
-  each_vector(width, [&](std::int64_t i, int count) LAMELLA_BODY {
-    store(row + i, load(row + i, count) + load(bias + i, count), count);
-  });
+  each_vector(width, [&](std::int64_t i, int count)
+                         LAMELLA_BODY { store(row + i, load(row + i, count) + load(bias + i, count), count); });
 }
 
 template <typename T>
@@ -74,17 +75,20 @@ LAMELLA_INLINE ProjectedHead<T> projected_head(const NormQkvArgs& a, std::int64_
 
 /// Bias and RoPE on a head's rows of the tile, then to q or to the cache.
 template <typename T>
-LAMELLA_INLINE void finish_head(const NormQkvArgs& a, const ProjectedHead<T>& unit, float* tile, std::int64_t first, std::int64_t tokens) {
+LAMELLA_INLINE void finish_head(const NormQkvArgs& a, const ProjectedHead<T>& unit, float* tile, std::int64_t first,
+                                std::int64_t tokens) {
   const std::int64_t dim = a.kv.head_dim;
   for (std::int64_t i = 0; i < tokens; ++i) {
     add_bias_to(tile + i * dim, unit.bias, dim);
-    if (a.angles != nullptr && unit.target != unit.to_value) rotate(tile + i * dim, a.angles + (first + i) * a.rotary_dim, a.rotary_dim);
+    if (a.angles != nullptr && unit.target != unit.to_value)
+      rotate(tile + i * dim, a.angles + (first + i) * a.rotary_dim, a.rotary_dim);
     if (unit.target == unit.to_query)
       store_row(static_cast<T*>(a.q) + ((first + i) * a.heads + unit.head) * dim, tile + i * dim, dim);
   }
   if (unit.target == unit.to_query) return;
   each_slot(a.kv, first, first + tokens, [&](std::int64_t t, std::int64_t block, std::int64_t slot) LAMELLA_BODY {
-    store_row(cache_row<T>(a.kv, block, unit.target == unit.to_value ? 1 : 0, unit.head, slot), tile + (t - first) * dim, dim);
+    store_row(cache_row<T>(a.kv, block, unit.target == unit.to_value ? 1 : 0, unit.head, slot),
+              tile + (t - first) * dim, dim);
   });
 }
 
@@ -117,9 +121,11 @@ void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
   alignas(64) float up[product_tokens * block_outputs], gate[product_tokens * block_outputs];
   for (std::int64_t first = 0; first < a.tokens; first += fused_token_tile) {
     const std::int64_t tokens = smaller(fused_token_tile, a.tokens - first);
-    const Product<T> rows{normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, worker), a.width, a.width};
+    const Product<T> rows{normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, worker),
+                          a.width, a.width};
     for (std::int64_t o = mine.begin; o < mine.end; o += block_outputs) {
-      const std::int64_t outputs = smaller(block_outputs, mine.end - o), following = o + outputs < mine.end ? o + outputs : o;
+      const std::int64_t outputs = smaller(block_outputs, mine.end - o),
+                         following = o + outputs < mine.end ? o + outputs : o;
       const T* next = up_weight + following * a.width;
       multiply(rows, up_weight + o * a.width, tokens, outputs, up, block_outputs,
                gate_weight != nullptr ? gate_weight + o * a.width : next);

@@ -27,7 +27,8 @@ namespace avx512 {
 extern const VectorSet vector_set;
 }
 
-/// The vector kernels of a set; nullptr for the reference set and for sets that are not compiled in (sets_*.cpp, chosen by CMake).
+/// The vector kernels of a set; nullptr for the reference set and for sets that are not compiled in (sets_*.cpp, chosen
+/// by CMake).
 [[nodiscard]] const VectorSet* vector_set(KernelSet set) noexcept;
 /// Whether the processor has the instructions of a set and the operating system saves its registers.
 [[nodiscard]] bool processor_runs(KernelSet set) noexcept;

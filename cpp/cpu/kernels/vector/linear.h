@@ -17,11 +17,12 @@ LAMELLA_INLINE Range share_outputs(std::int64_t outputs, const Worker& worker) {
   return {groups.begin * output_group, smaller(groups.end * output_group, outputs)};
 }
 
-/// Multiplies all tokens by the weight rows of `mine` and calls epilogue(row, token, first output, outputs) for every row of every
-/// fp32 tile. Weights come from memory once: a block of 64 rows, which the second-level cache holds, meets all tokens.
+/// Multiplies all tokens by the weight rows of `mine` and calls epilogue(row, token, first output, outputs) for every
+/// row of every fp32 tile. Weights come from memory once: a block of 64 rows, which the second-level cache holds, meets
+/// all tokens.
 template <typename T, typename Epilogue>
-LAMELLA_INLINE void multiply_blocks(const T* x, const T* weight, std::int64_t tokens, std::int64_t inputs, const Range& mine,
-                                    Epilogue epilogue) {
+LAMELLA_INLINE void multiply_blocks(const T* x, const T* weight, std::int64_t tokens, std::int64_t inputs,
+                                    const Range& mine, Epilogue epilogue) {
   alignas(64) float tile[product_tokens * block_outputs];
   for (std::int64_t o = mine.begin; o < mine.end; o += block_outputs) {
     const std::int64_t outputs = smaller(block_outputs, mine.end - o);
@@ -38,19 +39,19 @@ LAMELLA_INLINE void multiply_blocks(const T* x, const T* weight, std::int64_t to
 
 template <typename T, typename Y>
 void linear_into(const LinearArgs& a, const Worker& worker) {
-  multiply_blocks(static_cast<const T*>(a.x), static_cast<const T*>(a.weight), a.tokens, a.inputs, share_outputs(a.outputs, worker),
+  multiply_blocks(static_cast<const T*>(a.x), static_cast<const T*>(a.weight), a.tokens, a.inputs,
+                  share_outputs(a.outputs, worker),
                   [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
                     Y* y = static_cast<Y*>(a.y) + t * a.outputs + o;
-                    each_vector(outputs, [&](std::int64_t i, int count) LAMELLA_BODY { store(y + i, load(row + i, count), count); });
+                    each_vector(outputs, [&](std::int64_t i, int count)
+                                             LAMELLA_BODY { store(y + i, load(row + i, count), count); });
                   });
 }
 
 template <typename T>
 void linear(const LinearArgs& a, const Worker& worker) {
-  if (a.y_f32)
-    linear_into<T, float>(a, worker);
-  else
-    linear_into<T, T>(a, worker);
+  if (a.y_f32) linear_into<T, float>(a, worker);
+  else linear_into<T, T>(a, worker);
 }
 
 }  // namespace

@@ -18,11 +18,12 @@ struct RowNorm {
 /// The sum of term(i, count) over a row's vectors, in four chains: one would wait for every addition.
 template <typename Term>
 LAMELLA_INLINE float sum_row(std::int64_t width, Term term) {
+  constexpr std::int64_t step = std::int64_t{4} * lanes;
   F32 sums[4] = {};
   std::int64_t i = 0;
-  for (; i + 4 * lanes <= width; i += 4 * lanes) {
+  for (; i + step <= width; i += step) {
 #pragma GCC unroll 4
-    for (int chain = 0; chain < 4; ++chain) sums[chain] += term(i + chain * lanes, lanes);
+    for (int chain = 0; chain < 4; ++chain) sums[chain] += term(i + std::int64_t{chain} * lanes, lanes);
   }
   F32 rest = {};
   for (; i < width; i += lanes) rest += term(i, static_cast<int>(smaller(lanes, width - i)));

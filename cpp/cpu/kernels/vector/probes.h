@@ -16,7 +16,8 @@ std::uint64_t read_memory(const std::byte* from, std::size_t bytes) {
     for (int v = 0; v < vectors; ++v) {
 #pragma GCC unroll 4
       for (int stream = 0; stream < 4; ++stream) {
-        const std::byte* p = from + at + static_cast<std::size_t>(stream) * 1024 + static_cast<std::size_t>(v) * sizeof(U32);
+        const std::byte* p =
+            from + at + static_cast<std::size_t>(stream) * 1024 + static_cast<std::size_t>(v) * sizeof(U32);
         __builtin_prefetch(p + 8192);
         sums[stream] += load_bits<U32>(p);
       }

@@ -1,9 +1,9 @@
-// The product of a tile of tokens with rows of a weight matrix: the one dot product that every linear, fused or not, and the scores
-// of attention are made of.
+// The product of a tile of tokens with rows of a weight matrix: the one dot product that every linear, fused or not,
+// and the scores of attention are made of.
 //
-// Sums run lane-parallel along the inputs and end in a fixed tree over the lanes. What an output sees (one fused multiply-add per
-// vector of inputs, in order, then the tree) does not depend on how many tokens or outputs share its register tile, nor on the
-// cutting into chunks, at whose ends the fp32 sums are stored and loaded unchanged.
+// Sums run lane-parallel along the inputs and end in a fixed tree over the lanes. What an output sees (one fused
+// multiply-add per vector of inputs, in order, then the tree) does not depend on how many tokens or outputs share its
+// register tile, nor on the cutting into chunks, at whose ends the fp32 sums are stored and loaded unchanged.
 #pragma once
 
 #include "cpu/kernels/contracts.h"
@@ -14,7 +14,8 @@ namespace {
 
 /// At most this many tokens go through one call of multiply().
 constexpr std::int64_t product_tokens = fused_token_tile;
-/// Of each row this many bytes are used for all tokens before the next ones: 4 rows x 4 KiB stay in the first-level cache.
+/// Of each row this many bytes are used for all tokens before the next ones: 4 rows x 4 KiB stay in the first-level
+/// cache.
 constexpr std::int64_t chunk_bytes = 4096;
 /// How far ahead of its use a line is asked for where every row is read once.
 constexpr std::int64_t prefetch_bytes = 2048;
@@ -40,7 +41,8 @@ struct Sums {
 };
 
 template <int Outputs, int Tokens>
-LAMELLA_INLINE void multiply_step(Sums<Outputs, Tokens>& sums, const float* w, std::int64_t w_stride, const float* x, std::int64_t x_stride) {
+LAMELLA_INLINE void multiply_step(Sums<Outputs, Tokens>& sums, const float* w, std::int64_t w_stride, const float* x,
+                                  std::int64_t x_stride) {
   F32 weights[Outputs];
 #pragma GCC unroll 8
   for (int o = 0; o < Outputs; ++o) weights[o] = load(w + o * w_stride);
@@ -52,9 +54,11 @@ LAMELLA_INLINE void multiply_step(Sums<Outputs, Tokens>& sums, const float* w, s
   }
 }
 
-/// Two bf16 a lane: the even inputs, moved up, then the odd ones, masked. Half the widening work of loading them in order.
+/// Two bf16 a lane: the even inputs, moved up, then the odd ones, masked. Half the widening work of loading them in
+/// order.
 template <int Outputs, int Tokens>
-LAMELLA_INLINE void multiply_step(Sums<Outputs, Tokens>& sums, const Bf16* w, std::int64_t w_stride, const Bf16* x, std::int64_t x_stride) {
+LAMELLA_INLINE void multiply_step(Sums<Outputs, Tokens>& sums, const Bf16* w, std::int64_t w_stride, const Bf16* x,
+                                  std::int64_t x_stride) {
   U32 weights[Outputs], values[Tokens];
 #pragma GCC unroll 8
   for (int o = 0; o < Outputs; ++o) weights[o] = load_bits<U32>(w + o * w_stride);
@@ -62,7 +66,8 @@ LAMELLA_INLINE void multiply_step(Sums<Outputs, Tokens>& sums, const Bf16* w, st
   for (int t = 0; t < Tokens; ++t) {
     values[t] = load_bits<U32>(x + t * x_stride);
 #pragma GCC unroll 8
-    for (int o = 0; o < Outputs; ++o) sums.of[o][t] = multiply_add((F32)(weights[o] << 16), (F32)(values[t] << 16), sums.of[o][t]);
+    for (int o = 0; o < Outputs; ++o)
+      sums.of[o][t] = multiply_add((F32)(weights[o] << 16), (F32)(values[t] << 16), sums.of[o][t]);
   }
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) {
@@ -74,8 +79,8 @@ LAMELLA_INLINE void multiply_step(Sums<Outputs, Tokens>& sums, const Bf16* w, st
 
 /// The last inputs of rows that do not end with a whole step, padded with zeros.
 template <int Outputs, int Tokens, typename T>
-[[gnu::noinline]] void multiply_tail(Sums<Outputs, Tokens>& sums, const T* w, std::int64_t w_stride, const T* x, std::int64_t x_stride,
-                                     std::int64_t inputs) {
+[[gnu::noinline]] void multiply_tail(Sums<Outputs, Tokens>& sums, const T* w, std::int64_t w_stride, const T* x,
+                                     std::int64_t x_stride, std::int64_t inputs) {
   constexpr int step = step_inputs<T>;
   T weights[Outputs][step] = {}, values[Tokens][step] = {};
   for (std::int64_t i = 0; i < inputs; ++i) {
@@ -85,11 +90,12 @@ template <int Outputs, int Tokens, typename T>
   multiply_step(sums, weights[0], step, values[0], step);
 }
 
-/// One register tile over one chunk of inputs. Meanwhile it asks for the lines of `Prefetched` rows from `prefetch` on, which are used
-/// next: weights are read once, and rows are often exactly a page long, where the hardware's prefetchers stop.
+/// One register tile over one chunk of inputs. Meanwhile it asks for the lines of `Prefetched` rows from `prefetch` on,
+/// which are used next: weights are read once, and rows are often exactly a page long, where the hardware's prefetchers
+/// stop.
 template <int Prefetched, int Outputs, int Tokens, typename T>
-LAMELLA_INLINE void multiply_chunk(Sums<Outputs, Tokens>& sums, const T* w, std::int64_t w_stride, const T* x, std::int64_t x_stride,
-                                   std::int64_t inputs, const T* prefetch) {
+LAMELLA_INLINE void multiply_chunk(Sums<Outputs, Tokens>& sums, const T* w, std::int64_t w_stride, const T* x,
+                                   std::int64_t x_stride, std::int64_t inputs, const T* prefetch) {
   constexpr int step = step_inputs<T>, line = line_bytes / static_cast<int>(sizeof(T));
   std::int64_t i = 0;
   for (; i + line <= inputs; i += line) {
@@ -120,10 +126,11 @@ LAMELLA_INLINE void finish(const Sums<Outputs, Tokens>& sums, float* y, std::int
   }
 }
 
-/// `Outputs` rows of weights with one register tile of tokens: bound by memory, so nothing but the rows goes by, and the lines asked
-/// for lie `prefetch_bytes` ahead in each row and then in the rows after these.
+/// `Outputs` rows of weights with one register tile of tokens: bound by memory, so nothing but the rows goes by, and
+/// the lines asked for lie `prefetch_bytes` ahead in each row and then in the rows after these.
 template <int Outputs, int Tokens, typename T>
-[[gnu::noinline]] void multiply_rows_once(const Product<T>& p, const T* w, float* y, std::int64_t y_stride, const T* next) {
+[[gnu::noinline]] void multiply_rows_once(const Product<T>& p, const T* w, float* y, std::int64_t y_stride,
+                                          const T* next) {
   constexpr std::int64_t ahead = prefetch_bytes / static_cast<std::int64_t>(sizeof(T));
   const std::int64_t split = larger(0, p.inputs - ahead) / ahead * ahead;
   Sums<Outputs, Tokens> sums = {};
@@ -134,10 +141,11 @@ template <int Outputs, int Tokens, typename T>
 
 /// `Outputs` rows of weights with all tokens of the tile: chunk after chunk, in each the tokens by register tiles.
 template <int Outputs, typename T>
-[[gnu::noinline]] void multiply_rows(const Product<T>& p, const T* weight, std::int64_t tokens, float* y, std::int64_t y_stride,
-                                     const T* next) {
+[[gnu::noinline]] void multiply_rows(const Product<T>& p, const T* weight, std::int64_t tokens, float* y,
+                                     std::int64_t y_stride, const T* next) {
   constexpr std::int64_t chunk = chunk_bytes / static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t rows_a_tile = tokens > (Outputs - 1) * tile_tokens ? 1 : (Outputs + 1) / 2;  // there are two tiles at least
+  const std::int64_t rows_a_tile =
+      tokens > (Outputs - 1) * tile_tokens ? 1 : (Outputs + 1) / 2;  // there are two tiles at least
   F32 partial[product_tokens * Outputs];
   for (std::int64_t begin = 0; begin < p.inputs; begin += chunk) {
     const bool first = begin == 0, last = begin + chunk >= p.inputs;
@@ -155,16 +163,11 @@ template <int Outputs, typename T>
           // Every tile asks for some rows of the next chunk, so that memory works all the time.
           const std::int64_t row = t / tile_tokens * rows_a_tile;
           const T* prefetch = following + row * p.inputs;
-          if (row >= Outputs)
-            multiply_chunk<0>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
-          else if (rows_a_tile == 1)
-            multiply_chunk<1>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
-          else
-            multiply_chunk<(Outputs + 1) / 2>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
-          if (last)
-            finish(sums, y + t * y_stride, y_stride);
-          else
-            __builtin_memcpy(saved, &sums, sizeof sums);
+          if (row >= Outputs) multiply_chunk<0>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
+          else if (rows_a_tile == 1) multiply_chunk<1>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
+          else multiply_chunk<(Outputs + 1) / 2>(sums, w, p.inputs, x, p.x_stride, inputs, prefetch);
+          if (last) finish(sums, y + t * y_stride, y_stride);
+          else __builtin_memcpy(saved, &sums, sizeof sums);
         }
       });
     }
@@ -173,16 +176,17 @@ template <int Outputs, typename T>
 
 /// `Outputs` rows by the way that suits the number of tokens; both take the same steps for every output.
 template <int Outputs, typename T>
-LAMELLA_INLINE void multiply_rows_with(const Product<T>& p, const T* weight, std::int64_t tokens, float* y, std::int64_t y_stride,
-                                       const T* next) {
+LAMELLA_INLINE void multiply_rows_with(const Product<T>& p, const T* weight, std::int64_t tokens, float* y,
+                                       std::int64_t y_stride, const T* next) {
   if (tokens > tile_tokens) return multiply_rows<Outputs>(p, weight, tokens, y, y_stride, next);
   with_constant(tokens, [&](auto count) LAMELLA_BODY {
-    if constexpr (decltype(count)::value <= tile_tokens) multiply_rows_once<Outputs, decltype(count)::value>(p, weight, y, y_stride, next);
+    if constexpr (decltype(count)::value <= tile_tokens)
+      multiply_rows_once<Outputs, decltype(count)::value>(p, weight, y, y_stride, next);
   });
 }
 
-/// y[t][o] = x[t] . weight[o] for up to product_tokens tokens and any number of outputs, in fp32. `next`: weights that the caller
-/// will want afterwards; these very rows where it wants none.
+/// y[t][o] = x[t] . weight[o] for up to product_tokens tokens and any number of outputs, in fp32. `next`: weights that
+/// the caller will want afterwards; these very rows where it wants none.
 template <typename T>
 LAMELLA_INLINE void multiply(const Product<T>& p, const T* weight, std::int64_t tokens, std::int64_t outputs, float* y,
                              std::int64_t y_stride, const T* next) {

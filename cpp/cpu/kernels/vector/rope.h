@@ -7,8 +7,8 @@
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// Rotates the first rotary_dim elements of one head, in place. `angles`: cos, then sin, rotary_dim / 2 each. Products are rounded
-/// before they are added, as in transformers.
+/// Rotates the first rotary_dim elements of one head, in place. `angles`: cos, then sin, rotary_dim / 2 each. Products
+/// are rounded before they are added, as in transformers.
 template <typename T>
 LAMELLA_INLINE void rotate(T* head, const float* angles, std::int64_t rotary_dim) {
   const std::int64_t half = rotary_dim / 2;

@@ -34,18 +34,15 @@ void add_bias_as(const AddBiasArgs& a, const Worker& worker) {
   for (std::int64_t t = mine.begin; t < mine.end; ++t) {
     const T* x = static_cast<const T*>(a.x) + t * a.width;
     T* y = static_cast<T*>(a.y) + t * a.width;
-    each_vector(a.width, [&](std::int64_t i, int count) LAMELLA_BODY {
-      store(y + i, load(x + i, count) + load(a.bias + i, count), count);
-    });
+    each_vector(a.width, [&](std::int64_t i, int count)
+                             LAMELLA_BODY { store(y + i, load(x + i, count) + load(a.bias + i, count), count); });
   }
 }
 
 template <typename T>
 void add_bias(const AddBiasArgs& a, const Worker& worker) {
-  if (a.f32)
-    add_bias_as<float>(a, worker);
-  else
-    add_bias_as<T>(a, worker);
+  if (a.f32) add_bias_as<float>(a, worker);
+  else add_bias_as<T>(a, worker);
 }
 
 template <typename T>
@@ -72,10 +69,8 @@ void gather_rows_into(const GatherRowsArgs& a, const Worker& worker) {
 
 template <typename T>
 void gather_rows(const GatherRowsArgs& a, const Worker& worker) {
-  if (a.y_f32)
-    gather_rows_into<T, float>(a, worker);
-  else
-    gather_rows_into<T, T>(a, worker);
+  if (a.y_f32) gather_rows_into<T, float>(a, worker);
+  else gather_rows_into<T, T>(a, worker);
 }
 
 /// Tokens are added in order, whatever the number of workers: these share the sequences.
@@ -101,7 +96,8 @@ void transpose_heads(const HeadsLayoutArgs& a, const Worker& worker) {
     const std::int64_t head = unit / a.tokens, t = unit % a.tokens;
     const std::int64_t by_token = (t * a.heads + head) * a.head_dim, by_head = unit * a.head_dim;
     __builtin_memcpy(static_cast<T*>(a.y) + (Split ? by_head : by_token),
-                     static_cast<const T*>(a.x) + (Split ? by_token : by_head), static_cast<std::size_t>(a.head_dim) * sizeof(T));
+                     static_cast<const T*>(a.x) + (Split ? by_token : by_head),
+                     static_cast<std::size_t>(a.head_dim) * sizeof(T));
   }
 }
 template <typename T>

@@ -1,6 +1,7 @@
-// Vectors of one instruction set in the compiler's own vector types. A target header (target_*.h) comes first: it gives F32, the
-// tile sizes, multiply_add and sum_lanes. Everything here has internal linkage, and nothing of the standard library is called, so
-// that no function compiled for AVX-512 can become the linker's pick for code that runs on every processor.
+// Vectors of one instruction set in the compiler's own vector types. A target header (target_*.h) comes first: it gives
+// F32, the tile sizes, multiply_add and sum_lanes. Everything here has internal linkage, and nothing of the standard
+// library is called, so that no function compiled for AVX-512 can become the linker's pick for code that runs on every
+// processor.
 #pragma once
 
 #include <cstddef>
@@ -37,9 +38,7 @@ LAMELLA_INLINE V load_bits(const void* from) {  // no alignment asked
 }
 
 LAMELLA_INLINE F32 load(const float* from) { return load_bits<F32>(from); }
-LAMELLA_INLINE F32 load(const Bf16* from) {
-  return (F32)(__builtin_convertvector(load_bits<U16>(from), U32) << 16);
-}
+LAMELLA_INLINE F32 load(const Bf16* from) { return (F32)(__builtin_convertvector(load_bits<U16>(from), U32) << 16); }
 
 LAMELLA_INLINE void store(float* to, F32 v) { __builtin_memcpy(to, &v, sizeof v); }
 /// Rounds to the nearest bf16, ties to even; a NaN stays one.
@@ -94,8 +93,8 @@ LAMELLA_INLINE void each_vector(std::int64_t width, Body body) {
   for (; i + lanes <= width; i += lanes) body(i, lanes);
   if (i < width) body(i, static_cast<int>(width - i));
 }
-// Bodies are written as `[&](std::int64_t i, int count) LAMELLA_BODY { ... }`: inlined at both calls, so that the whole vectors
-// lose the test of `count`.
+// Bodies are written as `[&](std::int64_t i, int count) LAMELLA_BODY { ... }`: inlined at both calls, so that the whole
+// vectors lose the test of `count`.
 #define LAMELLA_BODY __attribute__((always_inline))
 
 /// A number known to the compiler, handed to a generic lambda.

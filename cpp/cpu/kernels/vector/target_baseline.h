@@ -1,5 +1,6 @@
-// What every processor of the architecture has: 16-byte vectors (SSE2, NEON), 16 or more registers, multiply and add apart, so
-// that each product rounds. Exactness is per kernel set: these bits differ from those of the sets with fused multiply-add.
+// What every processor of the architecture has: 16-byte vectors (SSE2, NEON), 16 or more registers, multiply and add
+// apart, so that each product rounds. Exactness is per kernel set: these bits differ from those of the sets with fused
+// multiply-add.
 #pragma once
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {

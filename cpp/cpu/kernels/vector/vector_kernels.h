@@ -1,5 +1,5 @@
-// All vector kernels of one instruction set. A set_*.cpp names the set (LAMELLA_KERNEL_NAMESPACE), includes its target header and
-// then this file; CMake compiles it with the set's flags.
+// All vector kernels of one instruction set. A set_*.cpp names the set (LAMELLA_KERNEL_NAMESPACE), includes its target
+// header and then this file; CMake compiles it with the set's flags.
 #pragma once
 
 #include "cpu/kernels/vector/kernel_sets.h"
@@ -37,6 +37,7 @@ constexpr KernelTable kernels_of(DataType dtype) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): constinit, so nothing runs and nothing throws
 constinit const VectorSet vector_set = {
     .f32 = kernels_of<float>(DataType::f32),
     .bf16 = kernels_of<Bf16>(DataType::bf16),
