@@ -192,7 +192,7 @@ class Engine:
     def random(
         cls, spec: _core.ModelSpec, *, device: str = "auto", quantization: str | None = None, **options: Any
     ) -> Engine:
-        """An engine with random weights for a shape without a checkpoint. It works on ids; `options` as for `Engine`."""
+        """An engine with random weights for a shape without a checkpoint. It works on ids; options as for Engine."""
         _check_device(device)
         _check_quantization(quantization)
         resolved = EngineOptions(**options)
@@ -232,7 +232,8 @@ class Engine:
     ) -> Completion | list[Completion]:
         """Continues one prompt (a text or a list of ids) or a list of prompts.
 
-        All prompts are checked before the first starts. A failure at run time raises for a single prompt; in a list it ends
+        All prompts are checked before the first starts. A failure at run time raises for a single prompt; in a list it
+        ends
         that completion alone, with `finish_reason` "error". Fields of `SamplingParams` may be given as keywords.
         """
         if _is_one_prompt(prompts):
@@ -391,7 +392,7 @@ class Engine:
         return _core.Request(ids, sampling)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt: ids as they are, text through the tokenizer. An empty text is BOS where there is one."""
+        """Token ids of a prompt: ids as they are, text through the tokenizer. Empty text is BOS where there is one."""
         if not isinstance(prompt, str):
             return token_ids("prompt", prompt)
         ids = self.tokenizer_or_raise().encode(prompt)
@@ -484,7 +485,7 @@ class Engine:
         return [row_as_dict(row) for row in self.core.explain(_core.StepShape.uniform(batch_size, tokens, context))]
 
     def stats(self) -> dict[str, int | str]:
-        """Counters: KV blocks, bytes held, and requests: received = running + finished + cancelled + rejected + failed."""
+        """Counters: KV blocks, bytes, requests: received = running + finished + cancelled + rejected + failed."""
         stats = self.core.stats()
         names = (
             *(
