@@ -233,8 +233,7 @@ class Engine:
         """Continues one prompt (a text or a list of ids) or a list of prompts.
 
         All prompts are checked before the first starts. A failure at run time raises for a single prompt; in a list it
-        ends
-        that completion alone, with `finish_reason` "error". Fields of `SamplingParams` may be given as keywords.
+        ends that completion alone, with `finish_reason` "error". Fields of `SamplingParams` may be given as keywords.
         """
         if _is_one_prompt(prompts):
             request = self._request(prompts, params, overrides)
