@@ -57,7 +57,7 @@ def main() -> None:
     print(f"# Deep-Fusion against the plain plan: {Path(args.model).name}\n")
     print(f"{datetime.date.today()}, commit {commit.strip()}, {_core.processor_name()}, {_core.usable_cores()} cores.")
     print(
-        f"`python bench/deep_fusion.py {Path(args.model).name} --repeat {args.repeat}`; milliseconds, median (min-max).\n"
+        f"`python bench/deep_fusion.py {Path(args.model).name} --repeat {args.repeat}`; ms, median (min-max).\n"
     )
     print("| dtype | batch | | fused | plain | plain / fused | fused: share of read bandwidth |")
     print("|---|---|---|---|---|---|---|")

@@ -2,6 +2,10 @@
 
 #include <unistd.h>
 
+#include <system_error>
+
+#include "base/check.h"
+
 namespace lamella {
 namespace {
 
@@ -37,7 +41,15 @@ void Barrier::wait() {
 
 ThreadTeam::ThreadTeam(int size) : barrier_(size), finished_(size), owner_(getpid()) {
   workers_.reserve(static_cast<std::size_t>(size - 1));
-  for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { work(index); });
+  try {
+    for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { work(index); });
+  } catch (const std::system_error& error) {
+    const std::size_t started = workers_.size();
+    stop();
+    throw Error(ErrorCode::out_of_memory,
+                concat("the operating system gave ", started, " threads beside the caller, not ", size - 1, " (",
+                       error.what(), "); ask for fewer threads"));
+  }
 }
 
 ThreadTeam::~ThreadTeam() {
@@ -45,34 +57,33 @@ ThreadTeam::~ThreadTeam() {
     for (std::thread& worker : workers_) worker.detach();
     return;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_all();
+  stop();
+}
+
+void ThreadTeam::stop() {
+  stopping_.store(true, std::memory_order_relaxed);
+  start_round();
   for (std::thread& worker : workers_) worker.join();
 }
 
+void ThreadTeam::start_round() {
+  round_.fetch_add(1, std::memory_order_release);
+  round_.notify_all();
+}
+
 void ThreadTeam::run(const std::function<void(int)>& body) {
-  {
-    const std::lock_guard lock(mutex_);
-    body_ = &body;
-    failure_ = nullptr;
-    ++round_;
-  }
-  wake_.notify_all();
+  body_ = &body;
+  failure_ = nullptr;
+  start_round();
   call(0);
   finished_.wait();
   if (failure_) std::rethrow_exception(failure_);
 }
 
 void ThreadTeam::work(int index) {
-  for (std::uint64_t done = 0;; ++done) {
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stopping_ || round_ > done; });
-      if (stopping_) return;
-    }
+  for (std::uint32_t done = 0;; ++done) {
+    round_.wait(done, std::memory_order_acquire);
+    if (stopping_.load(std::memory_order_relaxed)) return;
     call(index);
     finished_.wait();
   }
@@ -82,7 +93,7 @@ void ThreadTeam::call(int index) noexcept {
   try {
     (*body_)(index);
   } catch (...) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(failing_);
     if (!failure_) failure_ = std::current_exception();
   }
 }

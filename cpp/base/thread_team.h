@@ -4,7 +4,6 @@
 #include <sys/types.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -30,6 +29,7 @@ class Barrier {
 /// `size` threads, of which the caller is the first; the others sleep between calls of run().
 class ThreadTeam {
  public:
+  /// Errors: out_of_memory where the operating system gives fewer threads; none of them is left running.
   explicit ThreadTeam(int size);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
@@ -43,15 +43,17 @@ class ThreadTeam {
   void barrier() { barrier_.wait(); }
 
  private:
+  void start_round();
+  void stop();
   void work(int index);
   void call(int index) noexcept;
 
   Barrier barrier_, finished_;
   const std::function<void(int)>* body_ = nullptr;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::uint64_t round_ = 0;
-  bool stopping_ = false;
+  // Atomic waiting, not a condition variable: a forked child could not destroy one that its parent's threads wait on.
+  std::atomic<std::uint32_t> round_{0};
+  std::atomic<bool> stopping_{false};
+  std::mutex failing_;
   std::exception_ptr failure_;
   const pid_t owner_;  // a forked child has none of the threads
   std::vector<std::thread> workers_;
