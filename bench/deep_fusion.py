@@ -56,9 +56,7 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
     print(f"# Deep-Fusion against the plain plan: {Path(args.model).name}\n")
     print(f"{datetime.date.today()}, commit {commit.strip()}, {_core.processor_name()}, {_core.usable_cores()} cores.")
-    print(
-        f"`python bench/deep_fusion.py {Path(args.model).name} --repeat {args.repeat}`; ms, median (min-max).\n"
-    )
+    print(f"`python bench/deep_fusion.py {Path(args.model).name} --repeat {args.repeat}`; ms, median (min-max).\n")
     print("| dtype | batch | | fused | plain | plain / fused | fused: share of read bandwidth |")
     print("|---|---|---|---|---|---|---|")
     for dtype in ("bfloat16", "float32"):

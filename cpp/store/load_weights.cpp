@@ -132,7 +132,7 @@ class Loader {
     const DataType type = weights_.type_of(*job.weight);
     if (!all_finite(values, type))
       throw Error(ErrorCode::invalid_checkpoint,
-                  concat("tensor ", quoted(job.tensor->name), " holds NaN, infinity or numbers beyond ",
+                  concat("tensor ", quoted(job.tensor->name), " holds NaN or infinity, or numbers beyond ",
                          to_string(type), " in rows ", first, " to ", first + count - 1,
                          "; the file is damaged or was saved from a diverged model"));
 

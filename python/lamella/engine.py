@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
 import operator
 import os
-import reprlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard, TypeVar, cast, overload
 
 from . import _core
 from .completion import Chunk, Completion, FinishReason, Timing
+from .engine_options import EngineOptions, check_device, check_quantization
 from .errors import InvalidArgumentError, class_for_code
-from .params import SamplingParams, default_params, token_ids, whole_number
+from .params import SamplingParams, default_params, token_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,95 +26,13 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float32]
 
-_log = logging.getLogger("lamella")
 
 Prompt = str | Sequence[int]
 Message = dict[str, Any]
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
 
-_DTYPES = {
-    "float32": _core.DataType.float32,
-    "fp32": _core.DataType.float32,
-    "bfloat16": _core.DataType.bfloat16,
-    "bf16": _core.DataType.bfloat16,
-}
-_BYTE_UNITS = {
-    "": 1,
-    "B": 1,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-}
 DEFAULT_MAX_TOKENS = 256
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """The options of `Engine`, checked and in the core's terms."""
-
-    dtype: str = "auto"
-    memory_budget: int | str | None = None
-    max_num_seqs: int = 32
-    max_model_len: int | None = None
-    max_num_batched_tokens: int = 512
-    threads: int | None = None
-    seed: int = 0
-    deep_fusion: bool = True
-    kernels: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
-            whole_number(name, getattr(self, name), -(2**31), 2**31 - 1)
-        for name in ("max_model_len", "threads"):
-            if (value := getattr(self, name)) is not None and whole_number(name, value, -(2**31), 2**31 - 1) == 0:
-                raise InvalidArgumentError(f"{name} is 0; expected at least 1, or None")  # 0 is the core's None
-        whole_number("seed", self.seed, 0, 2**64 - 1)
-        if not isinstance(self.deep_fusion, bool):
-            raise InvalidArgumentError(f"deep_fusion is {reprlib.repr(self.deep_fusion)}; expected True or False")
-        if not isinstance(self.kernels, str | None):
-            raise InvalidArgumentError(f"kernels is {reprlib.repr(self.kernels)}; expected the name of a kernel set")
-
-    def config(self, stored_dtype: str) -> _core.EngineConfig:
-        """The core's configuration; `stored_dtype` decides what "auto" means."""
-        return _core.EngineConfig(
-            dtype=resolve_dtype(self.dtype, stored_dtype),
-            deep_fusion=self.deep_fusion,
-            max_num_seqs=self.max_num_seqs,
-            max_model_len=self.max_model_len or 0,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            memory_budget=None if self.memory_budget is None else parse_bytes(self.memory_budget),
-        )
-
-
-def resolve_dtype(dtype: str, stored_dtype: str) -> _core.DataType:
-    """The dtype of activations, KV cache and weights. "auto": float32 for a float32 checkpoint, otherwise bfloat16."""
-    if dtype == "auto":
-        return _core.DataType.float32 if stored_dtype in ("float32", "float64") else _core.DataType.bfloat16
-    if str(dtype) not in _DTYPES:
-        raise InvalidArgumentError(f"dtype is {reprlib.repr(dtype)}; expected auto, {', '.join(_DTYPES)}")
-    return _DTYPES[dtype]
-
-
-def parse_bytes(size: int | str) -> int:
-    """Bytes of a size such as 2147483648, "2GiB" or "1.5 GB". Errors: `InvalidArgumentError` naming memory_budget."""
-    if isinstance(size, int):
-        return whole_number("memory_budget", size, 1, 2**63 - 1)
-    text = str(size).strip()
-    digits = len(text) - len(text.lstrip("0123456789."))
-    unit = text[digits:].strip().upper()
-    try:
-        number = float(text[:digits])
-    except ValueError:
-        number = -1.0
-    if unit not in _BYTE_UNITS or not 1 <= (amount := number * _BYTE_UNITS[unit]) < 2**63:
-        raise InvalidArgumentError(f"memory_budget is {reprlib.repr(size)}; expected bytes or a size such as 512MiB")
-    return int(amount)
 
 
 class Engine:
@@ -161,8 +77,8 @@ class Engine:
     ) -> None:
         from .checkpoint import open_model
 
-        _check_device(device)
-        _check_quantization(quantization)
+        check_device(device)
+        check_quantization(quantization)
         options = EngineOptions(
             dtype,
             memory_budget,
@@ -193,8 +109,8 @@ class Engine:
         cls, spec: _core.ModelSpec, *, device: str = "auto", quantization: str | None = None, **options: Any
     ) -> Engine:
         """An engine with random weights for a shape without a checkpoint. It works on ids; options as for Engine."""
-        _check_device(device)
-        _check_quantization(quantization)
+        check_device(device)
+        check_quantization(quantization)
         resolved = EngineOptions(**options)
         started = time.perf_counter()
         core = _core.random_engine(
@@ -533,16 +449,6 @@ def row_as_dict(row: _core.ExplainRow) -> dict[str, Any]:
         "flops",
     )
     return {name: getattr(row, name) for name in (*fields, "roofline_s", "measured_s")}
-
-
-def _check_device(device: str) -> None:
-    if device not in ("auto", "cpu"):
-        raise InvalidArgumentError(f"device is {device!r}; expected auto or cpu")
-
-
-def _check_quantization(quantization: str | None) -> None:
-    if quantization not in (None, "dequantize"):
-        raise InvalidArgumentError(f"quantization is {quantization!r}; expected None or dequantize")
 
 
 def _is_one_prompt(prompts: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:

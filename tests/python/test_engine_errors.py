@@ -15,6 +15,7 @@ import pytest
 import torch
 import transformers
 from lamella import _core
+from lamella.engine_options import parse_bytes
 from random_models import draw
 from tiny_tokenizers import byte_level, sentence_piece
 
@@ -325,7 +326,7 @@ def test_an_option_of_a_wrong_type_or_range_is_an_argument_error(
     ],
 )
 def test_sizes_of_memory_are_read_as_people_write_them(size: int | str, count: int) -> None:
-    assert lamella.engine.parse_bytes(size) == count
+    assert parse_bytes(size) == count
 
 
 # ---- D: memory and numerics ------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from lamella import _core
-from lamella.engine import Engine, EngineOptions
+from lamella.engine import Engine
+from lamella.engine_options import EngineOptions
 from lamella.errors import InvalidArgumentError
 
 from .opening import Named, measured_bandwidth, named, open_engine

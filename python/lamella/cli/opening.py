@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamella import _core
-from lamella.engine import Engine, resolve_dtype
+from lamella.engine import Engine
+from lamella.engine_options import resolve_dtype
 
 from .options import engine_keywords
 from .output import ProgressLine

@@ -145,7 +145,7 @@ template <int Outputs, typename T>
                                      std::int64_t y_stride, const T* next) {
   constexpr std::int64_t chunk = chunk_bytes / static_cast<std::int64_t>(sizeof(T));
   const std::int64_t rows_a_tile =
-      tokens > (Outputs - 1) * tile_tokens ? 1 : (Outputs + 1) / 2;  // there are two tiles at least
+      tokens > std::int64_t{Outputs - 1} * tile_tokens ? 1 : (Outputs + 1) / 2;  // there are two tiles at least
   F32 partial[product_tokens * Outputs];
   for (std::int64_t begin = 0; begin < p.inputs; begin += chunk) {
     const bool first = begin == 0, last = begin + chunk >= p.inputs;
