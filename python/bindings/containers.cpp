@@ -131,8 +131,7 @@ TensorTable open_released(const std::filesystem::path& path) {
 void bind_containers(nb::module_& m) {
   nb::class_<TensorTable>(m, "TensorTable",
                           "The tensors of an open checkpoint: names, types, shapes and where their bytes lie.")
-      .def_static("open", open_released, "path"_a,
-                  nb::sig("def open(path: str | os.PathLike[str]) -> TensorTable"),
+      .def_static("open", open_released, "path"_a, nb::sig("def open(path: str | os.PathLike[str]) -> TensorTable"),
                   "Open a model folder, a .safetensors, index or .gguf file; reads headers only.")
       .def(
           "names",

@@ -46,7 +46,9 @@ TEST(ThreadTeam, RethrowsAMembersExceptionAndStaysUsable) {
                  std::runtime_error);
   }
   int calls = 0;
-  team.run([&](int index) { calls += index == 0 ? 1 : 0; });
+  team.run([&](int index) {
+    if (index == 0) ++calls;
+  });
   EXPECT_EQ(calls, 1);
 }
 
