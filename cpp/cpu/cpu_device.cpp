@@ -20,13 +20,12 @@ int team_size(int threads) {
 CpuDevice::CpuDevice(const CpuOptions& options)
     : kernels_(options.kernels.value_or(available_kernel_sets().back())), team_(team_size(options.threads)) {}
 
-std::unique_ptr<Executor> CpuDevice::executor(Plan plan, const ResidentWeights& weights, KvMemory& kv) {
-  return std::make_unique<CpuExecutor>(std::move(plan), weights, kv, team_, kernels_);
+std::unique_ptr<Executor> CpuDevice::executor(Plan plan, const Borrowed& memory) {
+  return std::make_unique<CpuExecutor>(std::move(plan), memory, team_, kernels_);
 }
 
-std::uint64_t CpuDevice::activation_bytes(const Plan& plan) const {
-  return static_cast<std::uint64_t>(plan_buffers(plan).bytes) +
-         scratch_bytes(scratch_bounds(plan)) * static_cast<std::uint64_t>(team_.size());
+std::size_t CpuDevice::workspace_bytes(const Plan& plan) const {
+  return CpuExecutor::workspace_bytes(plan, team_.size());
 }
 
 std::uint64_t CpuDevice::available_memory() const { return cpu::available_memory(); }

@@ -19,9 +19,9 @@ class CpuDevice final : public Device {
   /// run.
   explicit CpuDevice(const CpuOptions& options);
 
-  [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const ResidentWeights& weights, KvMemory& kv) override;
+  [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory) override;
   [[nodiscard]] bool has_fused_kernels() const noexcept override { return kernels_ != KernelSet::reference; }
-  [[nodiscard]] std::uint64_t activation_bytes(const Plan& plan) const override;
+  [[nodiscard]] std::size_t workspace_bytes(const Plan& plan) const override;
   [[nodiscard]] std::uint64_t available_memory() const override;
   [[nodiscard]] ThreadTeam& team() noexcept override { return team_; }
   [[nodiscard]] Roofline measure_roofline() override;

@@ -14,9 +14,10 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::size_t rounded_scratch(const Plan& plan) {
-  return (scratch_bytes(scratch_bounds(plan)) + 4095) / 4096 * 4096;  // whole pages: workers never share one
-}
+constexpr std::size_t whole_pages(std::size_t bytes) noexcept { return (bytes + 4095) / 4096 * 4096; }
+
+/// Whole pages: workers never share one.
+std::size_t rounded_scratch(const Plan& plan) { return whole_pages(scratch_bytes(scratch_bounds(plan))); }
 
 void check_bounds(const StepShape& step, const StepShape& bounds) {
   check(step.tokens >= 1 && step.tokens <= bounds.tokens && step.sequences >= 1 && step.sequences <= bounds.sequences &&
@@ -39,22 +40,29 @@ ScratchBounds scratch_bounds(const Plan& plan) {
   return bounds;
 }
 
-CpuExecutor::CpuExecutor(Plan plan, const ResidentWeights& weights, KvMemory& kv, ThreadTeam& team, KernelSet kernels)
+std::size_t CpuExecutor::workspace_bytes(const Plan& plan, int threads) {
+  return whole_pages(static_cast<std::size_t>(plan_buffers(plan).bytes)) +
+         rounded_scratch(plan) * static_cast<std::size_t>(threads);
+}
+
+CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, KernelSet kernels)
     : plan_(std::move(plan)),
       buffers_(plan_buffers(plan_)),
-      activations_(static_cast<std::size_t>(buffers_.bytes), "activations"),
       team_(team),
+      activations_(memory.workspace.data()),
       scratch_each_(rounded_scratch(plan_)),
-      scratch_(scratch_each_ * static_cast<std::size_t>(team.size()), "kernel scratch") {
+      scratch_(activations_ + whole_pages(static_cast<std::size_t>(buffers_.bytes))) {
+  const std::size_t needed = workspace_bytes(plan_, team.size());
+  check(memory.workspace.size() >= needed, "a workspace of ", memory.workspace.size(), " bytes for a plan of ", needed);
   const KernelTable& table = kernel_table(kernels, dtype_of(plan_));
   const Places places{
       .buffer =
           [&](BufferId id) {
             const Buffer& buffer = plan_.buffer(id);
-            return buffer.kind == BufferKind::state ? kv.data(buffer.name)
-                                                    : activations_.data() + buffers_.find(id)->offset;
+            return buffer.kind == BufferKind::state ? memory.kv.data(buffer.name)
+                                                    : activations_ + buffers_.find(id)->offset;
           },
-      .weight = [&](const WeightId& id) { return weights.data(id); },
+      .weight = [&](const WeightId& id) { return memory.weights.data(id); },
   };
   ops_.reserve(plan_.ops.size());
   for (const Op& op : plan_.ops) ops_.push_back(bind(plan_, op, table, places));
@@ -67,7 +75,7 @@ void CpuExecutor::prepare(const StepInput& step) {
     const Buffer& buffer = plan_.buffer(place.buffer);
     if (buffer.kind != BufferKind::input) continue;
     const std::span<const std::int32_t> words = step.named(buffer.name);
-    std::memcpy(activations_.data() + place.offset, words.data(), words.size_bytes());
+    std::memcpy(activations_ + place.offset, words.data(), words.size_bytes());
   }
   for (BoundOp& op : ops_) op.resize(shape);
 }
@@ -77,7 +85,7 @@ void CpuExecutor::execute(std::vector<double>* seconds) {
   team_.run([&](int index) {
     const Worker worker{.index = index,
                         .count = team_.size(),
-                        .scratch = {scratch_.data() + scratch_each_ * static_cast<std::size_t>(index), scratch_each_}};
+                        .scratch = {scratch_ + scratch_each_ * static_cast<std::size_t>(index), scratch_each_}};
     // Kernels throw only when memory runs out; a member that failed still meets the others at every barrier.
     std::exception_ptr failure;
     double start = seconds != nullptr && index == 0 ? now_seconds() : 0.0;
@@ -101,7 +109,7 @@ std::span<const float> CpuExecutor::output(const StepShape& shape) const {
   for (const Placement& place : buffers_.placements) {
     const Buffer& buffer = plan_.buffer(place.buffer);
     if (buffer.kind != BufferKind::output) continue;
-    return {reinterpret_cast<const float*>(activations_.data() + place.offset),
+    return {reinterpret_cast<const float*>(activations_ + place.offset),
             static_cast<std::size_t>(element_count(buffer, shape))};
   }
   throw Error(ErrorCode::internal, "the plan has no output");

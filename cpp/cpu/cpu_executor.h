@@ -7,23 +7,23 @@
 #include "base/thread_team.h"
 #include "cpu/bind.h"
 #include "memory/buffer_plan.h"
-#include "memory/kv_pool.h"
-#include "memory/resident_weights.h"
-#include "runtime/executor.h"
+#include "runtime/device.h"
 
 namespace lamella::cpu {
 
-/// Walks the plan with a team of threads, a barrier after each op. Owns the plan, its activations (one allocation) and
-/// scratch; borrows weights, KV memory and team, which outlive it and may serve other executors in turn.
+/// Walks the plan with a team of threads, a barrier after each op. Owns the plan alone: memory and team are borrowed,
+/// outlive it and may serve other executors in turn. The workspace holds the plan's buffers, then each thread's scratch.
 class CpuExecutor final : public Executor {
  public:
-  CpuExecutor(Plan plan, const ResidentWeights& weights, KvMemory& kv, ThreadTeam& team, KernelSet kernels);
+  CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, KernelSet kernels);
+
+  /// Bytes of workspace that such an executor needs with so many threads.
+  [[nodiscard]] static std::size_t workspace_bytes(const Plan& plan, int threads);
 
   [[nodiscard]] const Plan& plan() const noexcept override { return plan_; }
   std::span<const float> run(const StepInput& step) override;
   std::vector<double> run_timed(const StepInput& step) override;
   [[nodiscard]] std::string kernel_name(std::size_t op) const override { return ops_.at(op).kernel; }
-  [[nodiscard]] std::size_t activation_bytes() const noexcept override { return activations_.size() + scratch_.size(); }
   [[nodiscard]] const BufferPlan& buffers() const noexcept { return buffers_; }
 
  private:
@@ -33,10 +33,10 @@ class CpuExecutor final : public Executor {
 
   Plan plan_;
   BufferPlan buffers_;
-  Allocation activations_;
   ThreadTeam& team_;
+  std::byte* activations_;
   std::size_t scratch_each_;
-  Allocation scratch_;
+  std::byte* scratch_;
   std::vector<BoundOp> ops_;
 };
 

@@ -121,14 +121,17 @@ std::string_view to_string(PlanOutput output) noexcept {
   return "?";
 }
 
-Plan build_plan(const ModelSpec& spec, const PlanOptions& options) {
-  validate(spec);
-  if (options.output == PlanOutput::logits && spec.head.kind != HeadKind::logits)
+void require_output(const ModelSpec& spec, PlanOutput output) {
+  if (output == PlanOutput::logits && spec.head.kind != HeadKind::logits)
     throw Error(ErrorCode::unsupported_model, concat(spec.family, " is an encoder: it has no logits; use encode()"));
-  if (options.output == PlanOutput::pooler && !spec.head.pooler)
+  if (output == PlanOutput::pooler && !spec.head.pooler)
     throw Error(ErrorCode::unsupported_model,
                 concat("this ", spec.family, " checkpoint has no pooler; use pooling=\"mean\" or \"cls\""));
+}
 
+Plan build_plan(const ModelSpec& spec, const PlanOptions& options) {
+  validate(spec);
+  require_output(spec, options.output);
   Builder builder(spec, options);
   BufferId x = builder.embedding();
   builder.rope_tables();

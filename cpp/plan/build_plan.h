@@ -18,8 +18,10 @@ struct PlanOptions {
   StepShape bounds;
 };
 
-/// The forward pass of `spec`, op by op, in the order of the paper's figure 1(c). Errors: unsupported_model where the
-/// model has no such output (logits of an encoder, pooler without one).
+/// Errors: unsupported_model where the model has no such output (logits of an encoder, pooler without one).
+void require_output(const ModelSpec& spec, PlanOutput output);
+
+/// The forward pass of `spec`, op by op, in the order of the paper's figure 1(c). Errors: as require_output.
 [[nodiscard]] Plan build_plan(const ModelSpec& spec, const PlanOptions& options);
 
 }  // namespace lamella

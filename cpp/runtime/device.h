@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/thread_team.h"
@@ -19,15 +20,23 @@ struct Roofline {
   double flops_per_s = 0.0;
 };
 
+/// The memory that an executor works on and does not own.
+struct Borrowed {
+  const ResidentWeights& weights;
+  KvMemory& kv;
+  std::span<std::byte> workspace;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
-  /// An executor for the plan; weights and KV memory must outlive it.
-  [[nodiscard]] virtual std::unique_ptr<Executor> executor(Plan plan, const ResidentWeights& weights, KvMemory& kv) = 0;
+  /// An executor for the plan; what it borrows must outlive it. The workspace, at least workspace_bytes(plan) long,
+  /// may serve other executors in turn: nothing in it lasts from one run to the next but the output.
+  [[nodiscard]] virtual std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory) = 0;
   /// Whether the device has kernels for Deep-Fusion's regions.
   [[nodiscard]] virtual bool has_fused_kernels() const noexcept = 0;
-  /// Bytes that executor(plan) will take beside weights and KV, without taking them.
-  [[nodiscard]] virtual std::uint64_t activation_bytes(const Plan& plan) const = 0;
+  /// Bytes of inputs, activations and scratch that executor(plan) needs.
+  [[nodiscard]] virtual std::size_t workspace_bytes(const Plan& plan) const = 0;
   /// Bytes of memory free for this process, cgroup limits included.
   [[nodiscard]] virtual std::uint64_t available_memory() const = 0;
   /// Threads that load weights and run plans; one user at a time.

@@ -130,8 +130,11 @@ Engine::Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> devi
 
   memory_.kv_blocks = 1;  // a plan with the smallest pool shows what a block and the activations cost
   const Plan draft = make_plan(default_output());
+  std::size_t workspace = 0;
+  for (const PlanOutput output : outputs())
+    workspace = std::max(workspace, device_->workspace_bytes(make_plan(output)));
   memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights, config_.dtype),
-                          .activations = device_->activation_bytes(draft),
+                          .activations = workspace,
                           .kv_bytes_per_block = kv_bytes_per_block(draft),
                           .max_num_seqs = config_.max_num_seqs,
                           .max_model_len = config_.max_model_len,
@@ -147,6 +150,11 @@ Engine::Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> devi
                                                            .max_num_batched_tokens = config_.max_num_batched_tokens,
                                                            .max_model_len = config_.max_model_len},
                                            *kv_blocks_);
+  workspace_ = Allocation(workspace, "activations");
+  for (const PlanOutput output : outputs())
+    executors_[output] = device_->executor(
+        make_plan(output),
+        {.weights = *weights_, .kv = *kv_memory_, .workspace = {workspace_.data(), workspace_.size()}});
   fill(*weights_, device_->team());
 }
 
@@ -167,11 +175,11 @@ Plan Engine::make_plan(PlanOutput output) const {
   return config_.deep_fusion && device_->has_fused_kernels() ? deep_fusion(plan) : plan;
 }
 
-Executor& Engine::executor(PlanOutput output) const {
-  const std::lock_guard lock(making_executors_);
-  std::unique_ptr<Executor>& found = executors_[output];
-  if (!found) found = device_->executor(make_plan(output), *weights_, *kv_memory_);
-  return *found;
+std::vector<PlanOutput> Engine::outputs() const {
+  if (!is_encoder()) return {PlanOutput::logits};
+  std::vector<PlanOutput> all = {PlanOutput::hidden, PlanOutput::mean};
+  if (spec_.head.pooler) all.push_back(PlanOutput::pooler);
+  return all;
 }
 
 // ---- requests --------------------------------------------------------------------------------------------------------
@@ -207,20 +215,26 @@ void Engine::validate_request(const Request& request) const {
                        " in all; lower max_tokens or raise memory_budget"));
 }
 
-void Engine::validate_requests(const std::vector<Request>& requests) const {
-  validate_each("request", requests, [&](const Request& request) { validate_request(request); });
+void Engine::count_rejected(std::size_t requests) {
+  const std::lock_guard lock(state_);
+  counters_.received += static_cast<std::int64_t>(requests);
+  counters_.rejected += static_cast<std::int64_t>(requests);
+}
+
+void Engine::validate_requests(const std::vector<Request>& requests) {
+  try {
+    validate_each("request", requests, [&](const Request& request) { validate_request(request); });
+  } catch (...) {
+    count_rejected(requests.size());
+    throw;
+  }
 }
 
 RequestId Engine::submit(Request request) {
-  const auto refused = [&] {
-    const std::lock_guard lock(state_);
-    ++counters_.received;
-    ++counters_.rejected;
-  };
   try {
     validate_request(request);
   } catch (...) {
-    refused();
+    count_rejected(1);
     throw;
   }
   const std::lock_guard lock(state_);
@@ -354,6 +368,7 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
   const PlanOutput output = pooling == Pooling::mean     ? PlanOutput::mean
                             : pooling == Pooling::pooler ? PlanOutput::pooler
                                                          : PlanOutput::hidden;
+  require_output(spec_, output);
   const auto hidden = static_cast<std::size_t>(spec_.hidden);
   const std::lock_guard one_step(stepping_);
   std::vector<std::vector<float>> results;
@@ -425,8 +440,7 @@ EngineStats Engine::stats() const {
   stats.running = scheduler_->running() + scheduler_->waiting();
   stats.bytes_weights = weights_->total_bytes();
   stats.bytes_kv = kv_memory_->total_bytes();
-  const std::lock_guard executors_lock(making_executors_);
-  for (const auto& [output, runner] : executors_) stats.bytes_activations += runner->activation_bytes();
+  stats.bytes_activations = workspace_.size();
   return stats;
 }
 

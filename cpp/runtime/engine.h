@@ -63,8 +63,8 @@ class Engine {
   /// Ends the request before its next step; unknown ids are ignored, since it may have ended by itself.
   void cancel(RequestId id);
   /// Checks that every request could be accepted, before any is: the message names the index of the first that could
-  /// not.
-  void validate_requests(const std::vector<Request>& requests) const;
+  /// not. All of them then count as received and rejected.
+  void validate_requests(const std::vector<Request>& requests);
 
   /// Logits of every position, [tokens][vocabulary]. Errors: as submit, and overloaded while other requests hold the KV
   /// cache.
@@ -89,10 +89,13 @@ class Engine {
   [[nodiscard]] PlanOutput default_output() const noexcept {
     return is_encoder() ? PlanOutput::hidden : PlanOutput::logits;
   }
+  /// What a plan of this model can return.
+  [[nodiscard]] std::vector<PlanOutput> outputs() const;
   [[nodiscard]] Plan make_plan(PlanOutput output) const;
-  [[nodiscard]] Executor& executor(PlanOutput output) const;
+  [[nodiscard]] Executor& executor(PlanOutput output) const { return *executors_.at(output); }
   void validate_request(const Request& request) const;
   void validate_tokens(std::span<const std::int32_t> tokens) const;
+  void count_rejected(std::size_t requests);
   void commit(const std::vector<Scheduled>& parts, std::span<const float> logits);
   void take_token(Sequence& sequence, std::span<const float> logits);
   void end(Sequence& sequence, FinishReason reason, std::optional<Error> error = {});
@@ -105,8 +108,8 @@ class Engine {
   std::unique_ptr<KvMemory> kv_memory_;
   std::unique_ptr<KvBlockPool> kv_blocks_;
   std::unique_ptr<Scheduler> scheduler_;
-  mutable std::map<PlanOutput, std::unique_ptr<Executor>> executors_;
-  mutable std::mutex making_executors_;  // guards executors_; taken last
+  Allocation workspace_;  // of every executor: one runs at a time
+  std::map<PlanOutput, std::unique_ptr<Executor>> executors_;
   Roofline roofline_;
 
   std::mutex stepping_;  // one step at a time; taken before state_

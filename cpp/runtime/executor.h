@@ -24,8 +24,6 @@ class Executor {
   virtual std::vector<double> run_timed(const StepInput& step) = 0;
   /// The kernel that runs op number `op`, for people: "avx512/norm_qkv".
   [[nodiscard]] virtual std::string kernel_name(std::size_t op) const = 0;
-  /// Bytes of activations, inputs and scratch that the executor holds.
-  [[nodiscard]] virtual std::size_t activation_bytes() const noexcept = 0;
 };
 
 }  // namespace lamella

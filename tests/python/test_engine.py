@@ -193,7 +193,7 @@ def test_leaving_a_stream_cancels_it_and_frees_its_blocks(engine: lamella.Engine
         assert_idle(engine)
     stats = engine.stats()
     assert stats["cancelled"] == 4
-    assert {**free, "received": 4, "cancelled": 4, "bytes_activations": stats["bytes_activations"]} == stats
+    assert {**free, "received": 4, "cancelled": 4} == stats
 
 
 def test_a_stream_that_nobody_starts_costs_nothing(engine: lamella.Engine) -> None:

@@ -102,8 +102,11 @@ def test_F2_a_prompt_beyond_the_context_is_refused(engine: lamella.Engine) -> No
         with pytest.raises(lamella.ContextLengthError, match="has 129 tokens and the context holds 128") as error:
             call([5] * (CONTEXT + 1))
         assert error.value.code == "CONTEXT_TOO_LONG"
+    before = engine.stats()
     with pytest.raises(lamella.ContextLengthError, match="request 1: "):
         engine.generate([[5], [5] * (CONTEXT + 1)])
+    after = engine.stats()
+    assert [int(after[name]) - int(before[name]) for name in ("received", "rejected")] == [2, 2]
 
 
 def test_F2_an_explicit_max_tokens_is_refused_and_a_default_one_clipped(engine: lamella.Engine) -> None:

@@ -100,6 +100,11 @@ TEST(Engine, F1_F2_F3_RefusesBadRequestsAndCountsThem) {
   EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 1, .top_p = 0.0}}),
             ErrorCode::invalid_argument);
   EXPECT_EQ(engine->stats().rejected, 6);
+  const Request good{.prompt = {1}, .sampling = {.max_tokens = 1}}, bad{.prompt = {}, .sampling = {.max_tokens = 1}};
+  EXPECT_THROW(engine->validate_requests({good, bad, good}), Error);
+  EXPECT_EQ(engine->stats().rejected, 9);  // a list is refused whole
+  engine->validate_requests({good, good});
+  EXPECT_EQ(engine->stats().received, 9);
   expect_balanced(*engine);
 }
 

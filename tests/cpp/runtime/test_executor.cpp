@@ -16,7 +16,8 @@ namespace {
 std::vector<float> run(const Plan& plan, const ResidentWeights& weights, cpu::KernelSet kernels, int threads = 2) {
   ThreadTeam team(threads);
   KvMemory kv(plan, "test");
-  cpu::CpuExecutor executor(plan, weights, kv, team, kernels);
+  const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, threads), "test");
+  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team, kernels);
   std::vector<float> outputs;
   const std::array<std::int32_t, 3> lengths = {7, 1, 12};
   const bool encoder = plan.find("logits") == nullptr;
@@ -100,7 +101,8 @@ TEST(Executor, RefusesAStepBeyondThePlansBounds) {
   ResidentWeights weights(plan.weights, DataType::f32);
   ThreadTeam team(1);
   KvMemory kv(plan, "test");
-  cpu::CpuExecutor executor(plan, weights, kv, team, cpu::KernelSet::reference);
+  const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, team.size()), "test");
+  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team, cpu::KernelSet::reference);
   EXPECT_THROW(static_cast<void>(executor.run(StepInput(25, 1, 1, 1))), Error);
   EXPECT_THROW(static_cast<void>(executor.run(StepInput(1, 5, 1, 1))), Error);
 }
@@ -111,7 +113,9 @@ TEST(Executor, TimesEveryOp) {
   fill_lively(weights, 6);
   ThreadTeam team(2);
   KvMemory kv(plan, "test");
-  cpu::CpuExecutor executor(plan, weights, kv, team, cpu::available_kernel_sets().back());
+  const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, team.size()), "test");
+  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team,
+                            cpu::available_kernel_sets().back());
   StepInput step(1, 1, 1, 1);
   step.sequences()[1] = 1;
   step.rope_lengths()[0] = 1;
