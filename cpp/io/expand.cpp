@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "io/float_bits.h"
+#include "base/float_bits.h"
 
 // Each function expands one block (or one element) and is called in a loop over them. Inner loops have constant trip
 // counts of 16 to 64 and touch bytes at unit stride, which gcc turns into vector code; scales are computed outside of

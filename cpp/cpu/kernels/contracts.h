@@ -2,10 +2,17 @@
 // the executor (cpu/bind.cpp) fills these structs. The reference and the vector kernels share them, so that a test runs
 // both.
 //
-// Conventions. T is the engine's dtype (float or bf16) and the element type of every `void*` activation unless said
-// otherwise. Matrices are [outputs][inputs], rows contiguous along the inputs, in T. Vectors (biases, norm weights) are
-// float always. All accumulation is fp32. Activations of N tokens are [N][width], rows contiguous, without padding.
-// Exactness: a token's row never depends on how many tokens, sequences or workers take part (design section 2).
+// Conventions. T is the engine's dtype (float, f16 or bf16) and the element type of every `void*` activation unless said
+// otherwise. Matrices are packed in panels (memory/panels.h), each in its own format. Vectors (biases, norm weights) are
+// float always. Sums are fp32, or int32 where the format asks for int8 inputs. Activations of N tokens are [N][width],
+// rows contiguous, without padding. Exactness: a token's row never depends on how many tokens, sequences or workers take
+// part (design section 2).
+//
+// A linear's row, in every format, is y[o] = sum over i of x[i] * w[o][i] with w[o][i] as unpack_row() gives it. Where the
+// format asks for int8 inputs, the row x is rounded first: scale = absmax / 127, q[i] = round(x[i] * (127 / absmax)), ties
+// to even (scale and all q zero where absmax is below 2^-100), and
+// y[o] = scale * sum over groups g of (s[g] * (sum over i in g of q[i] * (code[i] - zero)) + minimum[g] * sum of q[i]), the
+// inner sums exact integers.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +20,7 @@
 #include <span>
 
 #include "lamella/types.h"
+#include "memory/panels.h"
 #include "model/model_spec.h"
 
 namespace lamella::cpu {
@@ -64,9 +72,9 @@ struct EmbedArgs {
   const std::int32_t* token_ids;  // [tokens]
   const std::int32_t* positions;  // [tokens]
   const std::int32_t* token_types;  // [tokens]
-  const void* token_table;  // T [vocab][width]
-  const void* position_table;  // T [rows][width] or nullptr
-  const void* type_table;  // T [types][width] or nullptr
+  PackedMatrix token_table;     // [vocab][width]
+  PackedMatrix position_table;  // [rows][width] or no data
+  PackedMatrix type_table;      // [types][width] or no data
   void* y;  // [tokens][width]
   std::int64_t tokens, width;
   std::int32_t position_offset;  // row = position + offset
@@ -75,10 +83,10 @@ struct EmbedArgs {
 /// y = x W^T, no bias.
 struct LinearArgs {
   const void* x;  // [tokens][inputs]
-  const void* weight;  // [outputs][inputs]
+  PackedMatrix weight;
   void* y;  // [tokens][outputs], T or float
   bool y_f32;  // y is float whatever T is (logits)
-  std::int64_t tokens, inputs, outputs;
+  std::int64_t tokens;
 };
 
 struct AddBiasArgs {
@@ -189,7 +197,7 @@ struct MeanPoolArgs {
 
 /// A linear's weight with its optional bias.
 struct WeightAndBias {
-  const void* weight;  // [outputs][inputs]
+  PackedMatrix weight;
   const float* bias;  // [outputs] or nullptr
 };
 
@@ -213,11 +221,11 @@ struct NormMlpUpArgs {
   NormKind norm;
   const float *norm_weight, *norm_bias;
   float eps;
-  WeightAndBias gate;  // weight == nullptr: not gated
+  WeightAndBias gate;  // no data: not gated
   WeightAndBias up;
   Activation activation;
   void* y;  // [tokens][outputs]
-  std::int64_t tokens, width, outputs;
+  std::int64_t tokens;
 };
 
 /// Region 4: output linear, bias, residual: y = x W^T + bias + residual.
@@ -226,7 +234,7 @@ struct OutputResidualArgs {
   WeightAndBias output;
   const void* residual;  // [tokens][outputs]
   void* y;  // [tokens][outputs]
-  std::int64_t tokens, inputs, outputs;
+  std::int64_t tokens;
 };
 
 /// All kernels of one instruction set for one dtype. A null entry means that the set has no such kernel (the reference
@@ -265,7 +273,7 @@ struct ScratchBounds {
 void rope_table(const RopeTableArgs& args, const Worker& worker);
 
 /// An instruction set for which kernels were compiled and that this machine runs.
-enum class KernelSet : std::uint8_t { reference, baseline, avx2, avx512 };
+enum class KernelSet : std::uint8_t { reference, baseline, avx2, avx512, avx512_vnni };
 [[nodiscard]] const char* to_string(KernelSet set) noexcept;
 
 /// The sets that this processor and operating system can run, best last; always has reference and baseline.

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "checkpoint_files.h"
-#include "io/float_bits.h"
+#include "base/float_bits.h"
 
 namespace lamella::test {
 namespace {

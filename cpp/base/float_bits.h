@@ -1,11 +1,11 @@
-// Narrow floats to fp32 by integer arithmetic and selects: portable, exact, and a form that compilers vectorise. No
-// product with a denormal occurs, so the results do not depend on the processor's flush-to-zero mode.
+// Narrow floats to fp32 and back by integer arithmetic and selects: portable, exact, and a form that compilers vectorise.
+// No product with a denormal occurs, so the results do not depend on the processor's flush-to-zero mode.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 
-namespace lamella::io {
+namespace lamella {
 
 [[nodiscard]] constexpr float f32_from_bf16(std::uint16_t bits) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
@@ -47,4 +47,21 @@ namespace lamella::io {
   return std::bit_cast<float>(select((bits & 0x7f) == 0x7f, 0x7fc00000u, finite) | sign);
 }
 
-}  // namespace lamella::io
+/// Rounds to the nearest bf16, ties to even. Not for NaN; magnitudes above 0x7f7f7fff become infinity.
+[[nodiscard]] constexpr std::uint16_t bf16_from_f32(float value) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+}
+
+/// Rounds to the nearest fp16, ties to even. Not for NaN; magnitudes from 65520 on become infinity.
+[[nodiscard]] constexpr std::uint16_t f16_from_f32(float value) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = bits >> 16 & 0x8000U, magnitude = bits & 0x7fffffffU;
+  // Below 2^-14 an fp16 counts multiples of 2^-24: adding 0.5 leaves that count, rounded to even, in the lowest bits.
+  const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3f000000U;
+  const std::uint32_t rounded = (magnitude + 0xfffU + (magnitude >> 13 & 1U) - (112U << 23)) >> 13;
+  const std::uint32_t finite = select(magnitude < 0x38800000U, small, rounded);
+  return static_cast<std::uint16_t>(select(magnitude >= 0x477ff000U, 0x7c00U, finite) | sign);
+}
+
+}  // namespace lamella
