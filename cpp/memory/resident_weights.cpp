@@ -9,44 +9,63 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 
-std::size_t element_bytes(const WeightDeclaration& weight, DataType dtype) {
-  return size_of(is_vector(weight.id.slot) ? DataType::f32 : dtype);
-}
-
-std::size_t byte_size(const WeightDeclaration& weight, DataType dtype) {
-  const auto elements = checked_multiply(weight.rows, weight.columns, to_string(weight.id));
-  return checked_multiply(static_cast<std::size_t>(elements), element_bytes(weight, dtype), to_string(weight.id));
+std::size_t byte_size(const WeightDeclaration& weight) {
+  const std::string name = to_string(weight.id);
+  // Before the layout computes with them: its own arithmetic does not look for overflow.
+  const std::int64_t padded_rows =
+      is_vector(weight.id.slot) ? 1 : checked_add(weight.rows, tile_outputs - 1, name) / tile_outputs * tile_outputs;
+  // No format takes more than four bytes an input, a word and its scales a row.
+  const std::int64_t most = checked_multiply(checked_add(weight.columns, std::int64_t{8}, name), std::int64_t{4}, name);
+  static_cast<void>(checked_multiply(padded_rows, most, name));
+  if (is_vector(weight.id.slot)) return static_cast<std::size_t>(weight.columns) * sizeof(float);
+  validate(weight.format);
+  return static_cast<std::size_t>(PanelLayout(weight.format, weight.rows, weight.columns).total_bytes());
 }
 
 std::size_t aligned(std::size_t bytes) { return checked_add(bytes, alignment - 1, "weights") / alignment * alignment; }
 
 }  // namespace
 
-std::size_t ResidentWeights::planned_bytes(std::span<const WeightDeclaration> declarations, DataType dtype) {
+std::size_t ResidentWeights::planned_bytes(std::span<const WeightDeclaration> declarations) {
   std::size_t total = 0;
   for (const WeightDeclaration& weight : declarations)
-    total = checked_add(total, aligned(byte_size(weight, dtype)), "weights");
+    total = checked_add(total, aligned(byte_size(weight)), "weights");
   return total;
 }
 
-ResidentWeights::ResidentWeights(std::vector<WeightDeclaration> declarations, DataType dtype)
-    : declarations_(std::move(declarations)), dtype_(dtype), memory_(planned_bytes(declarations_, dtype), "weights") {
+ResidentWeights::ResidentWeights(std::vector<WeightDeclaration> declarations)
+    : declarations_(std::move(declarations)), memory_(planned_bytes(declarations_), "weights") {
   std::size_t offset = 0;
   for (const WeightDeclaration& weight : declarations_) {
     offsets_.push_back(offset);
-    offset += aligned(byte_size(weight, dtype));
+    offset += aligned(byte_size(weight));
   }
 }
 
-DataType ResidentWeights::type_of(const WeightDeclaration& weight) const noexcept {
-  return is_vector(weight.id.slot) ? DataType::f32 : dtype_;
+std::size_t ResidentWeights::index_of(const WeightId& id) const {
+  const auto found = std::ranges::find(declarations_, id, &WeightDeclaration::id);
+  check(found != declarations_.end(), "no weight ", to_string(id));
+  return static_cast<std::size_t>(found - declarations_.begin());
 }
 
 std::span<std::byte> ResidentWeights::bytes(const WeightId& id) const {
-  const auto found = std::ranges::find(declarations_, id, &WeightDeclaration::id);
-  check(found != declarations_.end(), "no weight ", to_string(id));
-  const std::size_t offset = offsets_[static_cast<std::size_t>(found - declarations_.begin())];
-  return {memory_.data() + offset, byte_size(*found, dtype_)};
+  const std::size_t index = index_of(id);
+  return {memory_.data() + offsets_[index], byte_size(declarations_[index])};
+}
+
+PackedMatrix ResidentWeights::matrix(const WeightId& id) const {
+  const std::size_t index = index_of(id);
+  const WeightDeclaration& weight = declarations_[index];
+  check(!is_vector(id.slot), to_string(id), " is a vector");
+  return {.data = memory_.data() + offsets_[index],
+          .outputs = weight.rows,
+          .inputs = weight.columns,
+          .format = weight.format};
+}
+
+const float* ResidentWeights::vector(const WeightId& id) const {
+  check(is_vector(id.slot), to_string(id), " is a matrix");
+  return reinterpret_cast<const float*>(memory_.data() + offsets_[index_of(id)]);
 }
 
 }  // namespace lamella

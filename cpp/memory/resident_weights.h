@@ -4,33 +4,36 @@
 #include <span>
 #include <vector>
 
-#include "lamella/types.h"
 #include "memory/allocation.h"
+#include "memory/panels.h"
 #include "model/weights.h"
 
 namespace lamella {
 
-/// Room for every declared weight: matrices in `dtype`, vectors in fp32, rows contiguous along the inputs. Whoever
-/// loads fills the rooms through `bytes`; executors read them through `data`.
+/// Room for every declared weight: matrices packed in panels in their own formats, vectors in fp32; zero until it is
+/// filled, padding included. Whoever loads fills the rooms through `bytes`; executors read through `matrix` and
+/// `vector`.
 class ResidentWeights {
  public:
-  /// Errors: out_of_memory.
-  ResidentWeights(std::vector<WeightDeclaration> declarations, DataType dtype);
+  /// Errors: out_of_memory; invalid_checkpoint for sizes beyond 2^63 bytes; invalid_argument for a format that no
+  /// kernel reads.
+  explicit ResidentWeights(std::vector<WeightDeclaration> declarations);
 
   [[nodiscard]] std::span<const WeightDeclaration> declarations() const noexcept { return declarations_; }
-  [[nodiscard]] DataType dtype() const noexcept { return dtype_; }
-  [[nodiscard]] DataType type_of(const WeightDeclaration& weight) const noexcept;
+  [[nodiscard]] PackedMatrix matrix(const WeightId& id) const;
+  [[nodiscard]] const float* vector(const WeightId& id) const;
+  /// The weight's whole room, to be filled.
   [[nodiscard]] std::span<std::byte> bytes(const WeightId& id) const;
-  [[nodiscard]] const void* data(const WeightId& id) const { return bytes(id).data(); }
   [[nodiscard]] std::size_t total_bytes() const noexcept { return memory_.size(); }
 
-  /// Bytes that the declarations will take, alignment included, without taking them.
-  [[nodiscard]] static std::size_t planned_bytes(std::span<const WeightDeclaration> declarations, DataType dtype);
+  /// Bytes that the declarations will take, alignment included, without taking them. Errors: as the constructor's.
+  [[nodiscard]] static std::size_t planned_bytes(std::span<const WeightDeclaration> declarations);
 
  private:
+  [[nodiscard]] std::size_t index_of(const WeightId& id) const;
+
   std::vector<WeightDeclaration> declarations_;
   std::vector<std::size_t> offsets_;
-  DataType dtype_;
   Allocation memory_;
 };
 

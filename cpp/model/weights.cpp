@@ -94,6 +94,17 @@ std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec) {
   return std::move(out).take();
 }
 
+void set_formats(std::vector<WeightDeclaration>& declarations, std::span<const WeightFormat> formats) {
+  check(declarations.size() == formats.size(), formats.size(), " formats for ", declarations.size(), " weights");
+  for (std::size_t i = 0; i < formats.size(); ++i) {
+    WeightDeclaration& weight = declarations[i];
+    validate(formats[i]);
+    check(!is_vector(weight.id.slot) || formats[i] == formats::f32, "the vector ", to_string(weight.id), " as ",
+          to_string(formats[i]));
+    weight.format = formats[i];
+  }
+}
+
 std::string_view to_string(Slot slot) noexcept {
   const auto index = static_cast<std::size_t>(slot);
   return index < std::size(slot_names) ? slot_names[index] : "?";

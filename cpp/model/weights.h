@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "lamella/weight_format.h"
 #include "model/model_spec.h"
 
 namespace lamella {
@@ -77,10 +79,15 @@ struct WeightDeclaration {
   std::int64_t rows = 0;  // outputs; 1 for vectors
   std::int64_t columns = 0;
   Segment segment = Segment::embedding;
+  WeightFormat format = formats::f32;  // of a matrix; vectors are fp32 always
 };
 
 /// Every weight that `spec` needs, in execution order, each exactly once. A tied head declares no weight of its own.
 [[nodiscard]] std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec);
+
+/// Gives every declaration its format, in order. Errors: invalid_argument for a record that no kernel reads; a broken
+/// invariant where the counts differ or a vector is not fp32.
+void set_formats(std::vector<WeightDeclaration>& declarations, std::span<const WeightFormat> formats);
 
 /// Canonical name: "token_embedding", "layers.3.query_bias", "final_norm". Recipes of family files use these names.
 [[nodiscard]] std::string to_string(const WeightId& id);

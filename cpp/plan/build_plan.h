@@ -2,6 +2,8 @@
 // with.
 #pragma once
 
+#include <vector>
+
 #include "plan/plan.h"
 
 namespace lamella {
@@ -12,7 +14,8 @@ enum class PlanOutput : std::uint8_t { logits, hidden, mean, pooler };
 [[nodiscard]] std::string_view to_string(PlanOutput output) noexcept;
 
 struct PlanOptions {
-  DataType dtype = DataType::f32;  // activations, KV and matrices
+  DataType dtype = DataType::f32;  // activations and KV
+  std::vector<WeightFormat> weight_formats = {};  // parallel to declare_weights(spec); empty: every matrix as dtype
   PlanOutput output = PlanOutput::logits;
   std::int64_t kv_pool_blocks = 0;  // blocks of 16 tokens in each KV state buffer
   StepShape bounds;

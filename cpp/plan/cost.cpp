@@ -1,6 +1,7 @@
 #include "plan/cost.h"
 
 #include "base/check.h"
+#include "memory/panels.h"
 
 namespace lamella {
 namespace {
@@ -10,9 +11,7 @@ std::int64_t weight_traffic(const Plan& plan, const Op& op, const StepShape& sha
   std::int64_t bytes = 0;
   for (const WeightIndex index : op.weights) {
     const WeightDeclaration& weight = plan.weight(index);
-    const DataType dtype = dtype_of(plan);
-    bytes += op.kind == OpKind::embed ? shape.tokens * weight.columns * std::int64_t(size_of(dtype))
-                                      : weight_bytes(weight, dtype);
+    bytes += op.kind == OpKind::embed ? shape.tokens * row_bytes(weight) : weight_bytes(weight);
   }
   return bytes;
 }
@@ -35,8 +34,13 @@ DataType dtype_of(const Plan& plan) {
   return plan.buffer(plan.ops.front().outputs.front()).type;
 }
 
-std::int64_t weight_bytes(const WeightDeclaration& weight, DataType dtype) {
-  return weight.rows * weight.columns * std::int64_t(size_of(is_vector(weight.id.slot) ? DataType::f32 : dtype));
+std::int64_t weight_bytes(const WeightDeclaration& weight) {
+  if (is_vector(weight.id.slot)) return weight.columns * std::int64_t(sizeof(float));
+  return PanelLayout(weight.format, weight.rows, weight.columns).total_bytes();
+}
+
+std::int64_t row_bytes(const WeightDeclaration& weight) {
+  return PanelLayout(weight.format, weight.rows, weight.columns).panel_bytes(1) / tile_outputs;
 }
 
 std::int64_t weight_bytes_per_step(const Plan& plan, const StepShape& shape) {

@@ -23,14 +23,16 @@ struct Cost {
 /// Cost of `op` for a step of that shape, KV lengths included.
 [[nodiscard]] Cost cost(const Plan& plan, const Op& op, const StepShape& shape);
 
-/// Bytes of the resident weight: matrices in the plan's dtype, vectors in fp32.
-[[nodiscard]] std::int64_t weight_bytes(const WeightDeclaration& weight, DataType dtype);
+/// Bytes of the resident weight as it is packed, scales and the last tile's padding included.
+[[nodiscard]] std::int64_t weight_bytes(const WeightDeclaration& weight);
+/// Bytes of one row of it: what a gather reads.
+[[nodiscard]] std::int64_t row_bytes(const WeightDeclaration& weight);
 
 /// Bytes of all weights that a step reads: every matrix and vector that ops name, an embedding table counted by its
 /// rows used.
 [[nodiscard]] std::int64_t weight_bytes_per_step(const Plan& plan, const StepShape& shape);
 
-/// The element type of the plan's matrices: that of its KV state or embedding.
+/// The element type of the plan's activations and KV state.
 [[nodiscard]] DataType dtype_of(const Plan& plan);
 
 }  // namespace lamella

@@ -14,6 +14,10 @@ constexpr Slot following(Slot slot) noexcept { return static_cast<Slot>(static_c
 PlanWriter::PlanWriter(const ModelSpec& spec, const PlanOptions& plan_options) : options(plan_options), model_(spec) {
   plan_.bounds = options.bounds;
   plan_.weights = declare_weights(spec);
+  if (!options.weight_formats.empty()) set_formats(plan_.weights, options.weight_formats);
+  else
+    for (WeightDeclaration& weight : plan_.weights)
+      if (!is_vector(weight.id.slot)) weight.format = float_format(options.dtype);
 }
 
 void PlanWriter::enter_layer(std::int32_t layer) {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "lamella/types.h"
+
 namespace lamella {
 
 /// A stored code. i8 without an offset is two's complement, -128 to 127, and i4 without one is code - 8, -8 to 7; with
@@ -55,6 +57,11 @@ inline constexpr WeightFormat q8_0{.element = Element::i8, .group = 32, .scale =
     case Element::i4: return 4;
   }
   return 0;
+}
+
+/// The format of unquantised matrices for an engine of that dtype.
+[[nodiscard]] constexpr WeightFormat float_format(DataType dtype) noexcept {
+  return dtype == DataType::bf16 ? formats::bf16 : dtype == DataType::f16 ? formats::f16 : formats::f32;
 }
 
 /// Whether codes need a scale to become numbers.

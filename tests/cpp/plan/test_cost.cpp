@@ -25,9 +25,32 @@ TEST(Cost, UniformStepCountsAttendedPositions) {
 
 TEST(Cost, LinearReadsWeightAndInputOnce) {
   const Cost query = cost_of(plan_of(llama_like()), OpKind::linear, StepShape::uniform(1, 5, 5));
-  EXPECT_EQ(query.bytes_read, 4 * (36 * 36 + 5 * 36));
+  EXPECT_EQ(query.bytes_read, 4 * (48 * 36 + 5 * 36));  // 36 outputs are three tiles of 16
   EXPECT_EQ(query.bytes_written, 4 * 5 * 36);
   EXPECT_EQ(query.flops, 2 * 5 * 36 * 36);
+}
+
+TEST(Cost, LinearReadsItsFormatsBytesAndAnEmbeddingItsRows) {
+  const ModelSpec spec = llama_like(1);
+  const auto reads = [&](const WeightFormat& format, OpKind kind) {
+    PlanOptions options = plan_options();
+    for (const WeightDeclaration& weight : declare_weights(spec))
+      options.weight_formats.push_back(is_vector(weight.id.slot) ? formats::f32 : format);
+    const Plan plan = build_plan(spec, options);
+    const StepShape shape = StepShape::uniform(1, 5, 5);
+    const std::int64_t inputs = kind == OpKind::embed ? 3 * 5 * 4 : 5 * 36 * 4;  // ids, positions and types; or x
+    const Cost fused = cost_of(deep_fusion(plan), OpKind::embed, shape), plain = cost_of(plan, OpKind::embed, shape);
+    EXPECT_EQ(fused.bytes_read, plain.bytes_read);
+    EXPECT_EQ(weight_bytes_per_step(plan, shape), weight_bytes_per_step(deep_fusion(plan), shape));
+    return cost_of(plan, kind, shape).bytes_read - inputs;
+  };
+  // 36 inputs: 48 rows of ...
+  EXPECT_EQ(reads(formats::bf16, OpKind::linear), 48 * 36 * 2);
+  EXPECT_EQ(reads(formats::int8, OpKind::linear), 48 * (36 + 4));
+  EXPECT_EQ(reads(formats::int4, OpKind::linear), 48 * (16 + 4 + 2 * 2));  // groups of 32 and 4
+  EXPECT_EQ(reads(formats::q4_1, OpKind::linear), 48 * (16 + 4 + 2 * 4));
+  EXPECT_EQ(reads(formats::int8, OpKind::embed), 5 * (36 + 4));
+  EXPECT_EQ(reads(formats::int4, OpKind::embed), 5 * (16 + 4 + 2 * 2));
 }
 
 TEST(Cost, AttentionReadsTheWholeKvOfEachSequence) {
@@ -54,8 +77,10 @@ TEST(Cost, FusionSavesActivationTrafficAndNoFlopsOfMatrices) {
 TEST(Cost, StepReadsEveryMatrixOnceAndOnlyUsedRowsOfTheEmbedding) {
   const ModelSpec spec = gpt2_like();
   std::int64_t expected = 0;
-  for (const WeightDeclaration& weight : declare_weights(spec))
-    if (weight.id.slot != Slot::position_embedding) expected += weight.rows * weight.columns * 4;
+  for (const WeightDeclaration& weight : declare_weights(spec)) {
+    const std::int64_t rows = is_vector(weight.id.slot) ? 1 : (weight.rows + 15) / 16 * 16;
+    if (weight.id.slot != Slot::position_embedding) expected += rows * weight.columns * 4;
+  }
   expected += 2 * 1 * 30 * 4;  // one token's row of both embeddings; the whole token table is read as the head
   EXPECT_EQ(weight_bytes_per_step(plan_of(spec), StepShape::uniform(1, 1, 7)), expected);
 }
