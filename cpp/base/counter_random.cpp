@@ -1,5 +1,7 @@
 #include "base/counter_random.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numbers>
 
@@ -29,17 +31,35 @@ double uniform(std::uint64_t key, std::uint64_t counter_high, std::uint64_t coun
   return static_cast<double>(bits) * 0x1p-53;
 }
 
-void fill_normal(std::span<float> out, float deviation, std::uint64_t key, std::uint64_t row) noexcept {
-  constexpr float turn = 2.0F * std::numbers::pi_v<float>;
+NormalNumbers::NormalNumbers() : quantiles_(1 << 12) {
+  const double density_at_0 = 1.0 / std::sqrt(2.0 * std::numbers::pi);
+  const auto density = [&](double x) { return density_at_0 * std::exp(-0.5 * x * x); };
+  double x = 0.0;
+  for (std::size_t i = 0; i < quantiles_.size(); ++i) {
+    // The probability above x, which keeps its precision in the tail. From one quantile to the next is a short way for
+    // Newton: four steps are more than enough.
+    const double above = 0.5 - (static_cast<double>(i) + 0.5) * 0x1p-13;
+    for (int step = 0; step < 4; ++step) x += (0.5 * std::erfc(x / std::numbers::sqrt2) - above) / density(x);
+    quantiles_[i] = static_cast<float>(x);
+  }
+}
+
+void NormalNumbers::fill(std::span<float> out, float deviation, std::uint64_t key, std::uint64_t row) const noexcept {
+  const std::array<std::uint32_t, 4> start = philox(key, row, 0);
+  const std::uint64_t first = std::uint64_t{start[0]} << 32 | start[1];
+  const auto number = [&](std::uint64_t bits) {
+    const float magnitude = deviation * quantiles_[bits & 0xfffU];
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | static_cast<std::uint32_t>(bits & 0x8000U)
+                                                                              << 16);
+  };
   for (std::size_t i = 0; i < out.size(); i += 4) {
-    const std::array<std::uint32_t, 4> words = philox(key, row, i / 4);
-    for (std::size_t pair = 0; pair < 2; ++pair) {
-      const float u = (static_cast<float>(words[2 * pair] >> 8) + 1.0F) * 0x1p-24F;  // (0, 1]: its logarithm is finite
-      const float angle = static_cast<float>(words[2 * pair + 1] >> 8) * 0x1p-24F * turn;
-      const float radius = deviation * std::sqrt(-2.0F * std::log(u));
-      if (i + 2 * pair < out.size()) out[i + 2 * pair] = radius * std::cos(angle);
-      if (i + 2 * pair + 1 < out.size()) out[i + 2 * pair + 1] = radius * std::sin(angle);
-    }
+    // SplitMix64 (Steele et al., OOPSLA 2014) along the row: a fifth of Philox's time, and no two rows near each other.
+    std::uint64_t z = first + (i / 4) * 0x9e3779b97f4a7c15U;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebU;
+    z ^= z >> 31;
+    const std::array<float, 4> numbers = {number(z), number(z >> 16), number(z >> 32), number(z >> 48)};
+    std::copy_n(numbers.begin(), std::min<std::size_t>(4, out.size() - i), out.begin() + std::ptrdiff_t(i));
   }
 }
 

@@ -17,7 +17,7 @@ T load(const std::byte* from) noexcept {
 
 /// What a group's codes become numbers with: value = scale * (code - bias) + minimum.
 struct GroupScale {
-  float scale = 1.0F, minimum = 0.0F;
+  float scale = 1.0F, minimum = -0.0F;  // -0: what it is added to keeps its sign, also a zero
   std::int32_t bias = 0;
 };
 

@@ -36,16 +36,10 @@ RowMap::RowMap(const WeightDeclaration& weight, const WeightSource& source, cons
                        source.weight, " needs ", shape_text(expected)));
 }
 
-std::int64_t RowMap::block_source(std::int64_t row) const noexcept {
-  if (pair_dim_ > 0) return row / pair_dim_ * pair_dim_;
-  return (row / rows_per_part_ * parts_ + part_) * rows_per_part_;
-}
-
 std::int64_t RowMap::source_row(std::int64_t row) const noexcept {
-  const std::int64_t in_block = row % block_rows();
-  if (pair_dim_ == 0) return block_source(row) + in_block;
-  const std::int64_t half = pair_dim_ / 2;
-  return block_source(row) + 2 * (in_block % half) + in_block / half;
+  if (pair_dim_ == 0) return (row / rows_per_part_ * parts_ + part_) * rows_per_part_ + row % rows_per_part_;
+  const std::int64_t in_head = row % pair_dim_, half = pair_dim_ / 2;
+  return row - in_head + 2 * (in_head % half) + in_head / half;
 }
 
 }  // namespace lamella

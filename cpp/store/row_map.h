@@ -21,12 +21,6 @@ class RowMap {
   [[nodiscard]] std::int64_t columns() const noexcept { return columns_; }
   [[nodiscard]] std::int64_t source_rows() const noexcept { return source_rows_; }
 
-  /// Rows of the weight whose source rows also lie side by side (in some order): chunks are cut inside these.
-  [[nodiscard]] std::int64_t block_rows() const noexcept { return pair_dim_ > 0 ? pair_dim_ : rows_per_part_; }
-  /// Whether rows of a block stand in the source's own order.
-  [[nodiscard]] bool ordered() const noexcept { return pair_dim_ == 0; }
-  /// First source row of the block that holds `row`.
-  [[nodiscard]] std::int64_t block_source(std::int64_t row) const noexcept;
   [[nodiscard]] std::int64_t source_row(std::int64_t row) const noexcept;
 
  private:

@@ -2,13 +2,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <bit>
-#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 
 #include "lamella/error.h"
+#include "packed.h"
 #include "store/load_weights.h"
 
 namespace lamella::testing {
@@ -31,20 +30,12 @@ class LoadWeights : public ::testing::Test {
         {.name = "t", .bytes = values.size() * sizeof(float), .type = io::StorageType::f32, .shape = std::move(shape)}};
   }
 
-  std::vector<float> load(const WeightSource& source, DataType dtype = DataType::f32, int threads = 3) {
-    ResidentWeights weights(
-        {{.id = {Slot::query, -1}, .rows = rows, .columns = columns, .segment = Segment::norms_qkv}}, dtype);
-    ThreadTeam team(threads);
+  std::vector<float> load(const WeightSource& source, const WeightFormat& format = formats::f32) {
+    ResidentWeights weights({{.id = {Slot::query, -1}, .rows = rows, .columns = columns, .format = format}});
+    ThreadTeam team(3);
     io::PreadReader reader;
     load_weights(weights, {source}, table_, reader, team);
-    std::vector<float> loaded;
-    for (std::int64_t i = 0; i < rows * columns; ++i) {
-      const void* data = weights.data({Slot::query, -1});
-      loaded.push_back(dtype == DataType::f32
-                           ? static_cast<const float*>(data)[i]
-                           : std::bit_cast<float>(std::uint32_t{static_cast<const std::uint16_t*>(data)[i]} << 16));
-    }
-    return loaded;
+    return OwnedMatrix::unpack(weights.matrix({Slot::query, -1}));
   }
 
   ErrorCode failure(const WeightSource& source) {
@@ -90,18 +81,41 @@ TEST_F(LoadWeights, RoundsToNearestEvenBf16) {
   values[1] = 1.0F + 0x1p-8F + 0x1p-9F;   // wait for even: up to 1 + 2^-7 + ...
   values[2] = 1.0F + 0x1p-8F * 1.0001F;   // just above half way
   write(values, {rows, columns});
-  const std::vector<float> loaded = load({.weight = "query", .tensor = "t"}, DataType::bf16);
+  const std::vector<float> loaded = load({.weight = "query", .tensor = "t"}, formats::bf16);
   EXPECT_EQ(loaded[0], 1.0F);
   EXPECT_EQ(loaded[1], 1.0F + 0x1p-7F);
   EXPECT_EQ(loaded[2], 1.0F + 0x1p-7F);
 }
 
-TEST_F(LoadWeights, A7_RefusesNaNAndInfinityNamingTheTensor) {
+TEST_F(LoadWeights, A7_RefusesNaNAndInfinityNamingTensorAndRow) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (const WeightFormat& format : {formats::f32, formats::bf16, formats::int8, formats::int4}) {
+      for (const bool transposed : {false, true}) {
+        std::vector<float> values = counted(24);
+        values[13] = bad;
+        write(values, transposed ? std::vector{columns, rows} : std::vector{rows, columns});
+        try {
+          load({.weight = "query", .tensor = "t", .transposed = transposed}, format);
+          ADD_FAILURE() << "accepted as " << to_string(format);
+        } catch (const Error& error) {
+          EXPECT_EQ(error.code(), ErrorCode::invalid_checkpoint);
+          const std::string text = error.what();
+          EXPECT_NE(text.find("\"t\""), std::string::npos) << text;
+          EXPECT_NE(text.find(transposed ? "row 2" : "row 3"), std::string::npos) << text;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(LoadWeights, A7_RefusesNumbersBeyondTheFormat) {
+  for (const auto& [format, number] :
+       {std::pair{formats::f16, 65520.0F}, {formats::q8_0, 65520.0F}, {formats::int4, -7e4F}}) {
     std::vector<float> values = counted(24);
-    values[13] = bad;
+    values[5] = number;
     write(values, {rows, columns});
-    EXPECT_EQ(failure({.weight = "query", .tensor = "t"}), ErrorCode::invalid_checkpoint);
+    EXPECT_THROW(load({.weight = "query", .tensor = "t"}, format), Error) << to_string(format);
+    EXPECT_NO_THROW(load({.weight = "query", .tensor = "t"}, formats::int8)) << to_string(format);
   }
 }
 
@@ -110,7 +124,7 @@ TEST_F(LoadWeights, A7_RefusesNumbersThatBf16RoundsToInfinity) {
   values[5] = 3.4e38F;
   write(values, {rows, columns});
   EXPECT_EQ(load({.weight = "query", .tensor = "t"})[5], 3.4e38F);
-  EXPECT_THROW(load({.weight = "query", .tensor = "t"}, DataType::bf16), Error);
+  EXPECT_THROW(load({.weight = "query", .tensor = "t"}, formats::bf16), Error);
 }
 
 TEST_F(LoadWeights, A8_RefusesMissingTensorsAndMissingSources) {
@@ -123,25 +137,6 @@ TEST_F(LoadWeights, A11_AFileCutShortIsAnErrorNotASignal) {
   write(counted(24), {rows, columns});
   std::filesystem::resize_file(path_, 40);
   EXPECT_EQ(failure({.weight = "query", .tensor = "t"}), ErrorCode::checkpoint_changed);
-}
-
-TEST(RandomWeights, DependOnSeedAndPositionNotOnThreads) {
-  const std::vector<WeightDeclaration> declared = {{.id = {Slot::query, 0}, .rows = 37, .columns = 29},
-                                                   {.id = {Slot::attention_norm, 0}, .rows = 1, .columns = 29}};
-  const auto values = [&](int threads, std::uint64_t seed) {
-    ResidentWeights weights(declared, DataType::f32);
-    ThreadTeam team(threads);
-    fill_random_weights(weights, seed, team);
-    const std::span<std::byte> bytes = weights.bytes({Slot::query, 0});
-    const auto* first = reinterpret_cast<const float*>(bytes.data());
-    EXPECT_EQ(*static_cast<const float*>(weights.data({Slot::attention_norm, 0})), 1.0F);
-    return std::vector<float>(first, first + 37 * 29);
-  };
-  EXPECT_EQ(values(1, 5), values(4, 5));
-  EXPECT_NE(values(1, 5), values(1, 6));
-  double square = 0.0;
-  for (const float value : values(1, 5)) square += value * value;
-  EXPECT_NEAR(std::sqrt(square / (37 * 29)), 0.02, 0.002);
 }
 
 }  // namespace

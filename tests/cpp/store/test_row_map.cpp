@@ -31,7 +31,6 @@ TEST(RowMap, UndoesRotaryPairs) {
   // Two heads of six rows; GGUF stores 0, 3, 1, 4, 2, 5 of each.
   const RowMap map(query, {.weight = "query", .tensor = "t", .rotary_pair_heads = 2}, tensor({12, 5}));
   EXPECT_EQ(sources(map), (std::vector<std::int64_t>{0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11}));
-  EXPECT_FALSE(map.ordered());
 }
 
 TEST(RowMap, SeesVectorsAsOneColumn) {
