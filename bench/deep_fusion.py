@@ -66,7 +66,9 @@ def main() -> None:
             lamella.Engine(args.model, deep_fusion=False, **options) as plain,
         ):
             step = _core.StepShape.uniform(1, 1, PROMPT)
-            step_bytes = _core.weight_bytes_per_step(fused.core.spec, fused.core.config.dtype, step)
+            step_bytes = _core.weight_bytes_per_step(
+                fused.core.spec, fused.core.config.dtype, fused.core.config.weight_formats, step
+            )
             for batch in (1, 8):
                 times: dict[str, list[tuple[float, float]]] = {"fused": [], "plain": []}
                 read: list[float] = []

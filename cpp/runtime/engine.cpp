@@ -133,7 +133,7 @@ Engine::Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> devi
   std::size_t workspace = 0;
   for (const PlanOutput output : outputs())
     workspace = std::max(workspace, device_->workspace_bytes(make_plan(output)));
-  memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights, config_.dtype),
+  memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights),
                           .activations = workspace,
                           .kv_bytes_per_block = kv_bytes_per_block(draft),
                           .max_num_seqs = config_.max_num_seqs,
@@ -143,7 +143,7 @@ Engine::Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> devi
                           .available = device_->available_memory(),
                           .budget = config_.memory_budget});
 
-  weights_ = std::make_unique<ResidentWeights>(draft.weights, config_.dtype);
+  weights_ = std::make_unique<ResidentWeights>(draft.weights);
   kv_blocks_ = std::make_unique<KvBlockPool>(memory_.kv_blocks);
   kv_memory_ = std::make_unique<KvMemory>(make_plan(default_output()), "the KV cache");
   scheduler_ = std::make_unique<Scheduler>(SchedulerLimits{.max_num_seqs = config_.max_num_seqs,
@@ -165,6 +165,7 @@ Plan Engine::make_plan(PlanOutput output) const {
                             : output == PlanOutput::hidden ? config_.max_num_batched_tokens
                                                            : config_.max_num_seqs;
   Plan plan = build_plan(spec_, {.dtype = config_.dtype,
+                                 .weight_formats = config_.weight_formats,
                                  .output = output,
                                  .kv_pool_blocks = memory_.kv_blocks,
                                  .bounds = {.tokens = config_.max_num_batched_tokens,

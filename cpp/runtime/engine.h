@@ -25,6 +25,7 @@ namespace lamella {
 
 struct EngineConfig {
   DataType dtype = DataType::f32;
+  std::vector<WeightFormat> weight_formats = {};  // parallel to declare_weights(spec); empty: every matrix as dtype
   bool deep_fusion = true;
   std::int64_t max_num_seqs = 32;
   std::int64_t max_model_len = 0;  // tokens; 0: the model's own context

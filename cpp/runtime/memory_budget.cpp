@@ -40,7 +40,7 @@ std::string advice(const BudgetRequest& request, const MemorySplit& split) {
   const std::string enough = bytes_text(split.total(), true);
   if (fixed_part >= split.budget)
     return concat("the weights and activations alone exceed it: give memory_budget (--memory-budget) of at least ",
-                  enough, ", a smaller max_num_batched_tokens, dtype bfloat16 or a smaller model");
+                  enough, ", a smaller max_num_batched_tokens, dtype bfloat16, quantization int8_weight_only or int4, or a smaller model");
   const std::uint64_t blocks = (split.budget - fixed_part) / request.kv_bytes_per_block;
   if (!request.keeps_kv || blocks == 0)  // an encoder's blocks hold one step, whatever its context
     return concat("memory_budget (--memory-budget) of ", enough,

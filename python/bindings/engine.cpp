@@ -15,6 +15,7 @@
 #include "runtime/engine.h"
 #include "runtime/sampler.h"
 #include "store/load_weights.h"
+#include "store/random_weights.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -150,15 +151,22 @@ void bind_records(nb::module_& m) {
   nb::class_<EngineConfig>(m, "EngineConfig", "Limits and switches of an engine; see lamella.Engine.")
       .def(
           "__init__",
-          [](EngineConfig* self, DataType dtype, bool deep_fusion, std::int64_t max_num_seqs,
-             std::int64_t max_model_len, std::int64_t max_num_batched_tokens,
+          [](EngineConfig* self, DataType dtype, std::vector<WeightFormat> weight_formats, bool deep_fusion,
+             std::int64_t max_num_seqs, std::int64_t max_model_len, std::int64_t max_num_batched_tokens,
              std::optional<std::uint64_t> memory_budget) {
-            new (self)
-                EngineConfig{dtype, deep_fusion, max_num_seqs, max_model_len, max_num_batched_tokens, memory_budget};
+            new (self) EngineConfig{.dtype = dtype,
+                                    .weight_formats = std::move(weight_formats),
+                                    .deep_fusion = deep_fusion,
+                                    .max_num_seqs = max_num_seqs,
+                                    .max_model_len = max_model_len,
+                                    .max_num_batched_tokens = max_num_batched_tokens,
+                                    .memory_budget = memory_budget};
           },
-          nb::kw_only(), "dtype"_a, "deep_fusion"_a, "max_num_seqs"_a, "max_model_len"_a, "max_num_batched_tokens"_a,
-          "memory_budget"_a = nb::none())
+          nb::kw_only(), "dtype"_a, "weight_formats"_a, "deep_fusion"_a, "max_num_seqs"_a, "max_model_len"_a,
+          "max_num_batched_tokens"_a, "memory_budget"_a = nb::none(),
+          "`weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.")
       .def_ro("dtype", &EngineConfig::dtype)
+      .def_ro("weight_formats", &EngineConfig::weight_formats)
       .def_ro("deep_fusion", &EngineConfig::deep_fusion)
       .def_ro("max_num_seqs", &EngineConfig::max_num_seqs)
       .def_ro("max_model_len", &EngineConfig::max_model_len)

@@ -35,6 +35,7 @@ NB_MODULE(_core, m) {
   nb::register_exception_translator(translate);
   lamella::bind_containers(m);
   lamella::bind_model(m);
+  lamella::bind_formats(m);
   lamella::bind_plan(m);
   lamella::bind_engine(m);
 }

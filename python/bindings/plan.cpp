@@ -18,22 +18,34 @@ using namespace nb::literals;
 namespace lamella {
 namespace {
 
-/// A verified plan for one uniform step shape of `spec`.
-Plan plan_for(const ModelSpec& spec, DataType dtype, bool fused, const StepShape& shape) {
-  const bool encoder = spec.head.kind == HeadKind::hidden;
-  Plan plan = build_plan(spec, {.dtype = dtype,
-                                .output = encoder ? PlanOutput::hidden : PlanOutput::logits,
-                                .kv_pool_blocks = shape.kv_blocks * shape.sequences,
-                                .bounds = shape});
+/// A model that is not loaded, as an engine would run it.
+struct Unloaded {
+  const ModelSpec& spec;
+  DataType dtype;
+  const std::vector<WeightFormat>& weight_formats;
+  bool deep_fusion;
+};
+
+/// A verified plan for one uniform step shape.
+Plan plan_for(const Unloaded& model, const StepShape& shape) {
+  const bool encoder = model.spec.head.kind == HeadKind::hidden;
+  Plan plan = build_plan(model.spec, {.dtype = model.dtype,
+                                      .weight_formats = model.weight_formats,
+                                      .output = encoder ? PlanOutput::hidden : PlanOutput::logits,
+                                      .kv_pool_blocks = shape.kv_blocks * shape.sequences,
+                                      .bounds = shape});
   verify(plan);
-  return fused ? deep_fusion(plan) : plan;
+  return model.deep_fusion ? deep_fusion(plan) : plan;
 }
+
+using Formats = std::vector<WeightFormat>;
 
 }  // namespace
 
 void bind_plan(nb::module_& m) {
   nb::enum_<DataType>(m, "DataType")
       .value("float32", DataType::f32)
+      .value("float16", DataType::f16)
       .value("bfloat16", DataType::bf16)
       .value("int32", DataType::i32);
 
@@ -71,30 +83,31 @@ void bind_plan(nb::module_& m) {
 
   m.def(
       "explain_plan",
-      [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape, const Roofline& roofline) {
-        return explain_rows(plan_for(spec, dtype, deep_fusion, shape), shape, roofline, {}, {});
+      [](const ModelSpec& spec, DataType dtype, const Formats& formats, bool fused, const StepShape& shape,
+         const Roofline& roofline) {
+        return explain_rows(plan_for({spec, dtype, formats, fused}, shape), shape, roofline, {}, {});
       },
-      "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "roofline"_a,
+      "spec"_a, "dtype"_a, "weight_formats"_a, "deep_fusion"_a, "shape"_a, "roofline"_a,
       "Rows of the plan for a model that is not loaded: costs and roofline, no kernels and no measured times.");
   m.def(
       "plan_table",
-      [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape) {
-        return to_table(plan_for(spec, dtype, deep_fusion, shape));
+      [](const ModelSpec& spec, DataType dtype, bool fused, const StepShape& shape) {
+        return to_table(plan_for({spec, dtype, {}, fused}, shape));
       },
       "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "The plan, one op a line, with symbolic shapes.");
   m.def(
       "memory_table",
-      [](const ModelSpec& spec, DataType dtype, bool deep_fusion, const StepShape& shape) {
-        const Plan plan = plan_for(spec, dtype, deep_fusion, shape);
+      [](const ModelSpec& spec, DataType dtype, bool fused, const StepShape& shape) {
+        const Plan plan = plan_for({spec, dtype, {}, fused}, shape);
         return to_table(plan, plan_buffers(plan));
       },
       "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "Where each buffer of the plan lies in its one allocation.");
   m.def(
       "weight_bytes_per_step",
-      [](const ModelSpec& spec, DataType dtype, const StepShape& shape) {
-        return weight_bytes_per_step(plan_for(spec, dtype, false, shape), shape);
+      [](const ModelSpec& spec, DataType dtype, const Formats& formats, const StepShape& shape) {
+        return weight_bytes_per_step(plan_for({spec, dtype, formats, false}, shape), shape);
       },
-      "spec"_a, "dtype"_a, "shape"_a, "Bytes of weights that one step reads.");
+      "spec"_a, "dtype"_a, "weight_formats"_a, "shape"_a, "Bytes of weights that one step reads.");
 }
 
 }  // namespace lamella

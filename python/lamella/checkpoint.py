@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import hub_cache
-from ._core import ModelSpec, TensorTable, WeightSource, open_checkpoint, validate
+from ._core import (
+    DataType,
+    FormatChoice,
+    ModelSpec,
+    TensorTable,
+    WeightSource,
+    choose_formats,
+    open_checkpoint,
+    validate,
+)
 from .chat_template import read_chat_template
 from .errors import CheckpointError, unsupported
 from .families import Config, Family, Weights, family_of_config, family_of_gguf
@@ -80,6 +89,10 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """The files that hold the weights."""
         return sorted({Path(self.tensors.entry(source.tensor)[2]) for source in self.recipe})
+
+    def choose_formats(self, preset: str, dtype: DataType) -> list[FormatChoice]:
+        """What becomes of each declared weight in an engine of that quantization preset ("none", ...) and dtype."""
+        return choose_formats(self.spec, self.recipe, self.tensors, preset, dtype)
 
 
 def open_model(model: str | os.PathLike[str]) -> Checkpoint:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard, TypeVar, ca
 
 from . import _core
 from .completion import Chunk, Completion, FinishReason, Timing
-from .engine_options import EngineOptions, check_device, check_quantization
+from .engine_options import EngineOptions, check_device
 from .errors import InvalidArgumentError, class_for_code
 from .params import SamplingParams, default_params, token_ids
 
@@ -41,8 +41,11 @@ class Engine:
     Args:
         model: a Hugging Face folder, an id in the local Hugging Face cache, or a GGUF file.
         device: "auto" or "cpu".
-        dtype: "auto", "float32"/"fp32" or "bfloat16"/"bf16": activations, KV cache and weights.
-        quantization: None or "dequantize": quantised tensors of a checkpoint are expanded to `dtype`.
+        dtype: "auto", "float32"/"fp32", "float16"/"fp16" or "bfloat16"/"bf16": activations, KV cache and weights that
+            are not quantised.
+        quantization: None keeps what the checkpoint stores; "dequantize" expands it to `dtype`; "int8_weight_only" and
+            "int4" (groups of 32) quantise the matrices; "int8" and "int4_a8" also round the inputs of linears to int8,
+            token by token.
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
@@ -78,9 +81,9 @@ class Engine:
         from .checkpoint import open_model
 
         check_device(device)
-        check_quantization(quantization)
         options = EngineOptions(
             dtype,
+            quantization,
             memory_budget,
             max_num_seqs,
             max_model_len,
@@ -93,11 +96,13 @@ class Engine:
         started = time.perf_counter()
         checkpoint = open_model(model)
         checkpoint.tokenizer  # noqa: B018  built now: a tokenizer that does not fit the model is an error of loading
+        resolved = options.resolved_dtype(checkpoint.stored_dtype)
+        choices = checkpoint.choose_formats(options.preset, resolved)
         core = _core.open_engine(
             checkpoint.spec,
             checkpoint.recipe,
             checkpoint.tensors,
-            options.config(checkpoint.stored_dtype),
+            options.config(resolved, [choice.format for choice in choices]),
             threads or 0,
             kernels,
             progress,
@@ -105,16 +110,15 @@ class Engine:
         self._set_up(core, checkpoint, seed, time.perf_counter() - started)
 
     @classmethod
-    def random(
-        cls, spec: _core.ModelSpec, *, device: str = "auto", quantization: str | None = None, **options: Any
-    ) -> Engine:
+    def random(cls, spec: _core.ModelSpec, *, device: str = "auto", **options: Any) -> Engine:
         """An engine with random weights for a shape without a checkpoint. It works on ids; options as for Engine."""
         check_device(device)
-        check_quantization(quantization)
         resolved = EngineOptions(**options)
+        dtype = resolved.resolved_dtype("bfloat16")
+        formats = _core.choose_formats_for_shape(spec, resolved.preset, dtype)
         started = time.perf_counter()
         core = _core.random_engine(
-            spec, resolved.seed, resolved.config("bfloat16"), resolved.threads or 0, resolved.kernels
+            spec, resolved.seed, resolved.config(dtype, formats), resolved.threads or 0, resolved.kernels
         )
         engine = cls.__new__(cls)
         engine._set_up(core, None, resolved.seed, time.perf_counter() - started)

@@ -12,9 +12,12 @@ from .params import whole_number
 _DTYPES = {
     "float32": _core.DataType.float32,
     "fp32": _core.DataType.float32,
+    "float16": _core.DataType.float16,
+    "fp16": _core.DataType.float16,
     "bfloat16": _core.DataType.bfloat16,
     "bf16": _core.DataType.bfloat16,
 }
+QUANTIZATIONS = ("dequantize", "int8_weight_only", "int8", "int4", "int4_a8")
 _BYTE_UNITS = {
     "": 1,
     "B": 1,
@@ -34,6 +37,7 @@ class EngineOptions:
     """The options of `Engine`, checked and in the core's terms."""
 
     dtype: str = "auto"
+    quantization: str | None = None
     memory_budget: int | str | None = None
     max_num_seqs: int = 32
     max_model_len: int | None = None
@@ -44,6 +48,10 @@ class EngineOptions:
     kernels: str | None = None
 
     def __post_init__(self) -> None:
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            raise InvalidArgumentError(
+                f"quantization is {reprlib.repr(self.quantization)}; expected None, {', '.join(QUANTIZATIONS)}"
+            )
         for name in ("max_num_seqs", "max_num_batched_tokens"):
             whole_number(name, getattr(self, name), -(2**31), 2**31 - 1)
         for name in ("max_model_len", "threads"):
@@ -55,10 +63,20 @@ class EngineOptions:
         if not isinstance(self.kernels, str | None):
             raise InvalidArgumentError(f"kernels is {reprlib.repr(self.kernels)}; expected the name of a kernel set")
 
-    def config(self, stored_dtype: str) -> _core.EngineConfig:
-        """The core's configuration; `stored_dtype` decides what "auto" means."""
+    @property
+    def preset(self) -> str:
+        """The core's name of the quantization."""
+        return self.quantization or "none"
+
+    def resolved_dtype(self, stored_dtype: str) -> _core.DataType:
+        """The dtype; `stored_dtype` decides what "auto" means."""
+        return resolve_dtype(self.dtype, stored_dtype)
+
+    def config(self, dtype: _core.DataType, weight_formats: list[_core.WeightFormat]) -> _core.EngineConfig:
+        """The core's configuration."""
         return _core.EngineConfig(
-            dtype=resolve_dtype(self.dtype, stored_dtype),
+            dtype=dtype,
+            weight_formats=weight_formats,
             deep_fusion=self.deep_fusion,
             max_num_seqs=self.max_num_seqs,
             max_model_len=self.max_model_len or 0,
@@ -68,7 +86,10 @@ class EngineOptions:
 
 
 def resolve_dtype(dtype: str, stored_dtype: str) -> _core.DataType:
-    """The dtype of activations, KV cache and weights. "auto": float32 for a float32 checkpoint, otherwise bfloat16."""
+    """The dtype of activations, KV cache and unquantised weights.
+
+    "auto": float32 for a float32 checkpoint, otherwise bfloat16.
+    """
     if dtype == "auto":
         return _core.DataType.float32 if stored_dtype in ("float32", "float64") else _core.DataType.bfloat16
     if str(dtype) not in _DTYPES:
@@ -96,9 +117,3 @@ def check_device(device: str) -> None:
     """Refuses a device that this build does not have."""
     if device not in ("auto", "cpu"):
         raise InvalidArgumentError(f"device is {device!r}; expected auto or cpu")
-
-
-def check_quantization(quantization: str | None) -> None:
-    """Refuses a quantization that this build does not have."""
-    if quantization not in (None, "dequantize"):
-        raise InvalidArgumentError(f"quantization is {quantization!r}; expected None or dequantize")

@@ -186,7 +186,7 @@ def _figures(
     steps = [r.decode_s / load.decode_steps for r in repetitions if load.decode_steps]
     prefills = [r.prefill_s for r in repetitions]
     step = _core.StepShape.uniform(load.batch_size, 1, load.prompt_tokens + 1)
-    weight_bytes = _core.weight_bytes_per_step(core.spec, core.config.dtype, step)
+    weight_bytes = _core.weight_bytes_per_step(core.spec, core.config.dtype, core.config.weight_formats, step)
     read = [steady for r in repetitions if (steady := r.steady_read) is not None]
     if not read:
         print(
@@ -217,7 +217,9 @@ def _figures(
 def _prompt_flops(engine: Engine, load: Workload) -> int:
     config = engine.core.config
     shape = _core.StepShape.uniform(load.batch_size, load.prompt_tokens, load.prompt_tokens)
-    rows = _core.explain_plan(engine.core.spec, config.dtype, config.deep_fusion, shape, _core.Roofline())
+    rows = _core.explain_plan(
+        engine.core.spec, config.dtype, config.weight_formats, config.deep_fusion, shape, _core.Roofline()
+    )
     return sum(row.flops for row in rows)
 
 

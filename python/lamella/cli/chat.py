@@ -133,7 +133,8 @@ class Conversation:
 
     def _weight_bytes(self) -> int:
         core = self._engine.core
-        return int(_core.weight_bytes_per_step(core.spec, core.config.dtype, _core.StepShape.uniform(1, 1, 1)))
+        step = _core.StepShape.uniform(1, 1, 1)
+        return int(_core.weight_bytes_per_step(core.spec, core.config.dtype, core.config.weight_formats, step))
 
     def _share(self, step_s: float | None) -> float | None:
         """The share of the measured bandwidth that reading the weights once a step takes."""

@@ -140,7 +140,10 @@ def _costs_only(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roo
     roofs = Roofs(measured_bandwidth(threads), _core.measure_peak_flops(threads))
     roofline = _core.Roofline(roofs.bytes_per_s or 0.0, roofs.flops_per_s)
     fused = args.deep_fusion is not False
-    rows = [row_as_dict(row) for row in _core.explain_plan(model.spec, model.dtype, fused, step.shape, roofline)]
+    rows = [
+        row_as_dict(row)
+        for row in _core.explain_plan(model.spec, model.dtype, model.formats, fused, step.shape, roofline)
+    ]
     return roofs, rows if roofs.bytes_per_s is not None else [{**row, "roofline_s": None} for row in rows]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lamella.checkpoint import Checkpoint
 
 _KV_BLOCK = 16  # tokens
-_MEANINGFUL = ("dtype", "max_num_seqs", "max_model_len", "threads")
+_MEANINGFUL = ("dtype", "quantization", "max_num_seqs", "max_model_len", "threads")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -80,6 +80,7 @@ def _model(args: argparse.Namespace) -> dict[str, Any]:
         from lamella.checkpoint import open_model
 
         facts |= _files(open_model(args.model))
+        facts["weights"] = _conversions(model.choices)
     return facts | {"memory": _memory(model, args.max_model_len, args.max_num_seqs or 1)}
 
 
@@ -99,20 +100,30 @@ def _files(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def _conversions(choices: list[_core.FormatChoice]) -> list[dict[str, Any]]:
+    """What becomes of the stored weights, the most bytes first: from what to what, how, how many."""
+    counts, sizes = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
+    for choice in choices:
+        kind = (choice.stored, str(choice.format), choice.conversion)
+        counts[kind] += 1
+        sizes[kind] += choice.bytes
+    return [
+        {"stored": stored, "format": to, "conversion": how, "weights": counts[stored, to, how], "bytes": size}
+        for (stored, to, how), size in sizes.most_common()
+    ]
+
+
 def _memory(model: Named, max_model_len: int | None, sequences: int) -> dict[str, Any]:
     """Bytes that an engine of this dtype and context would hold; activations come on top."""
     spec, element = model.spec, 4 if model.dtype == _core.DataType.float32 else 2
     context = max_model_len or spec.max_positions
     if context > spec.max_positions:
         raise InvalidArgumentError(f"max_model_len is {context}; expected 1 to {spec.max_positions}")
-    weights = sum(
-        w.rows * w.columns * (4 if w.rows == 1 else element) for w in _core.declare_weights(spec)
-    )  # vectors: fp32
     kv_token = sum(2 * layer.attention.kv_heads * layer.attention.head_dim * element for layer in spec.layers)
     kv_token = 0 if model.is_encoder else kv_token
     return {
         "dtype": model.dtype.name,
-        "weights_bytes": weights,
+        "weights_bytes": _core.resident_bytes(spec, model.formats),
         "kv_bytes_per_token": kv_token,
         "max_model_len": context,
         "max_num_seqs": sequences,
@@ -153,13 +164,16 @@ def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for kind, held in model.get("stored", {}).items():
         lines.append((f"stored as {kind}", f"{held['tensors']} tensors, {bytes_text(held['bytes'])}"))
+    for kind in model.get("weights", []):
+        whole = f"{kind['weights']} weights, {bytes_text(kind['bytes'])} in memory"
+        lines.append((f"{kind['stored']} {kind['conversion']}", f"as {kind['format']}: {whole}"))
     if "tokenizer" in model:
         tokenizer = model["tokenizer"]
         template = "with" if model["chat_template"] else "without"
         lines.append(
             ("tokenizer", "none" if tokenizer is None else f"{tokenizer['tokens']} tokens, {template} chat template")
         )
-    lines.append(("weights in memory", f"{bytes_text(memory['weights_bytes'])} as {memory['dtype']}"))
+    lines.append(("weights in memory", f"{bytes_text(memory['weights_bytes'])}, computing in {memory['dtype']}"))
     if memory["kv_bytes_per_token"]:
         whole = f"{memory['max_num_seqs']} x {memory['max_model_len']} tokens"
         lines.append(

@@ -8,10 +8,12 @@ from typing import Any
 
 from lamella import _core
 from lamella.engine import Engine
-from lamella.engine_options import resolve_dtype
+from lamella.engine_options import EngineOptions
 
 from .options import engine_keywords
 from .output import ProgressLine
+
+_FORMATS = ("dtype", "quantization")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Named:
     name: str
     spec: _core.ModelSpec
     dtype: _core.DataType
+    formats: list[_core.WeightFormat]  # one a declared weight
+    choices: list[_core.FormatChoice]  # of a model: what becomes of each weight; a shape has none
 
     @property
     def is_encoder(self) -> bool:
@@ -29,17 +33,22 @@ class Named:
 
 
 def named(args: argparse.Namespace) -> Named:
-    """The spec of MODEL or `--shape`, and the dtype that an engine would use. Errors: those of opening the files."""
+    """The spec of MODEL or `--shape`, the dtype and the formats that an engine would use.
+
+    Errors: those of opening the files and of the options.
+    """
+    options = EngineOptions(**{name: value for name in _FORMATS if (value := getattr(args, name, None)) is not None})
     if args.model is not None:
         from lamella.checkpoint import open_model
 
         checkpoint = open_model(args.model)
-        name, spec, stored = args.model, checkpoint.spec, checkpoint.stored_dtype
-    else:
-        from lamella.shapes import spec_for_shape
+        dtype = options.resolved_dtype(checkpoint.stored_dtype)
+        choices = checkpoint.choose_formats(options.preset, dtype)
+        return Named(args.model, checkpoint.spec, dtype, [choice.format for choice in choices], choices)
+    from lamella.shapes import spec_for_shape
 
-        name, spec, stored = args.shape, spec_for_shape(args.shape), "bfloat16"
-    return Named(name, spec, resolve_dtype(args.dtype or "auto", stored))
+    spec, dtype = spec_for_shape(args.shape), options.resolved_dtype("bfloat16")
+    return Named(args.shape, spec, dtype, _core.choose_formats_for_shape(spec, options.preset, dtype), [])
 
 
 def open_engine(args: argparse.Namespace, spec: _core.ModelSpec | None = None, **defaults: Any) -> Engine:

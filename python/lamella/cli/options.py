@@ -44,10 +44,14 @@ class Option:
 
 ENGINE = (
     Option("device", "auto or cpu", metavar="NAME"),
-    Option("dtype", "activations, KV cache and weights: auto, float32/fp32, bfloat16/bf16", metavar="TYPE"),
+    Option(
+        "dtype",
+        "activations, KV cache, unquantised weights: auto, float32/fp32, float16/fp16, bfloat16/bf16",
+        metavar="TYPE",
+    ),
     Option(
         "quantization",
-        "dequantize: expand quantised tensors to the dtype, which is the default too",
+        "int8_weight_only, int8, int4, int4_a8 or dequantize (to the dtype); default: what the files store",
         metavar="NAME",
     ),
     Option(

@@ -1,17 +1,35 @@
 // Small models with random weights, ready to run.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <random>
+#include <span>
+#include <vector>
 
 #include "cpu/cpu_device.h"
 #include "memory/resident_weights.h"
 #include "runtime/engine.h"
 #include "specs.h"
-#include "store/load_weights.h"
+#include "store/pack.h"
+#include "store/quantise.h"
 
 namespace lamella::testing {
+
+/// Puts rows of numbers into a weight's room in its format.
+inline void fill_weight(ResidentWeights& weights, const WeightDeclaration& weight, std::span<const float> values) {
+  const std::span<std::byte> bytes = weights.bytes(weight.id);
+  if (is_vector(weight.id.slot)) {
+    std::ranges::copy(std::as_bytes(values), bytes.begin());
+    return;
+  }
+  const MatrixRoom room{.bytes = bytes, .outputs = weight.rows, .inputs = weight.columns, .format = weight.format};
+  if (!is_quantised(weight.format)) return pack_floats(room, 0, values);
+  CodedRows codes;
+  quantise_rows(values, weight.rows, weight.columns, weight.format, Rounding::nearest, codes);
+  pack_codes(room, 0, codes);
+}
 
 /// Weights lively enough that logits differ from token to token: normal, deviation 1 / sqrt(inputs); norms around 1.
 inline void fill_lively(ResidentWeights& weights, unsigned seed) {
@@ -20,16 +38,9 @@ inline void fill_lively(ResidentWeights& weights, unsigned seed) {
   for (const WeightDeclaration& weight : weights.declarations()) {
     const bool vector = is_vector(weight.id.slot);
     const float scale = vector ? 0.3F : 1.0F / std::sqrt(static_cast<float>(weight.columns));
-    const std::span<std::byte> bytes = weights.bytes(weight.id);
-    for (std::int64_t i = 0; i < weight.rows * weight.columns; ++i) {
-      const float value = (vector ? 1.0F : 0.0F) + scale * normal(random);
-      if (weights.type_of(weight) == DataType::f32) {
-        reinterpret_cast<float*>(bytes.data())[i] = value;
-      } else {
-        reinterpret_cast<std::uint16_t*>(bytes.data())[i] =
-            static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
-      }
-    }
+    std::vector<float> values(static_cast<std::size_t>(weight.rows * weight.columns));
+    for (float& value : values) value = (vector ? 1.0F : 0.0F) + scale * normal(random);
+    fill_weight(weights, weight, values);
   }
 }
 

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 #include <thread>
 
 #include "models.h"
@@ -127,8 +128,12 @@ TEST(Engine, NaNFailsOneRequestOnlyAndLeavesNothingBehind) {
   ModelSpec spec = gpt2_like();
   const auto poison = [](ResidentWeights& weights, ThreadTeam&) {
     fill_lively(weights, 1);
-    auto* table = reinterpret_cast<float*>(weights.bytes({Slot::token_embedding, -1}).data());
-    for (int i = 0; i < 30; ++i) table[7 * 30 + i] = i % 2 == 0 ? 3e38F : -3e38F;
+    const PanelLayout table = weights.matrix({Slot::token_embedding, -1}).layout();
+    std::byte* bytes = weights.bytes({Slot::token_embedding, -1}).data();
+    for (std::int64_t i = 0; i < 30; ++i) {
+      const float value = i % 2 == 0 ? 3e38F : -3e38F;
+      std::memcpy(bytes + table.word_offset(7, 0, i), &value, sizeof value);
+    }
   };
   // A head of its own, so that the poisoned row is no logit.
   spec.head.tied = false;

@@ -60,7 +60,7 @@ TEST(Executor, EachRegionGivesTheBitsOfTheOpsThatItReplaces) {
   const cpu::KernelSet best = cpu::available_kernel_sets().back();
   for (const Case& each : cases()) {
     const Plan plain = plan_of(each.spec, each.output);
-    ResidentWeights weights(plain.weights, DataType::f32);
+    ResidentWeights weights(plain.weights);
     fill_lively(weights, 3);
     const std::vector<float> expected = run(plain, weights, best);
     for (const Region region : fusable_regions) {
@@ -76,7 +76,7 @@ TEST(Executor, EachRegionGivesTheBitsOfTheOpsThatItReplaces) {
 TEST(Executor, EverySetAgreesWithTheOracle) {
   for (const Case& each : cases()) {
     const Plan plain = plan_of(each.spec, each.output);
-    ResidentWeights weights(plain.weights, DataType::f32);
+    ResidentWeights weights(plain.weights);
     fill_lively(weights, 4);
     const std::vector<float> oracle = run(plain, weights, cpu::KernelSet::reference);
     for (const cpu::KernelSet set : cpu::available_kernel_sets()) {
@@ -89,7 +89,7 @@ TEST(Executor, EverySetAgreesWithTheOracle) {
 
 TEST(Executor, ThreadsChangeNoBit) {
   const Plan plan = deep_fusion(plan_of(llama_like(3)));
-  ResidentWeights weights(plan.weights, DataType::f32);
+  ResidentWeights weights(plan.weights);
   fill_lively(weights, 5);
   const cpu::KernelSet best = cpu::available_kernel_sets().back();
   const std::vector<float> one = run(plan, weights, best, 1);
@@ -98,7 +98,7 @@ TEST(Executor, ThreadsChangeNoBit) {
 
 TEST(Executor, RefusesAStepBeyondThePlansBounds) {
   const Plan plan = plan_of(llama_like(1));
-  ResidentWeights weights(plan.weights, DataType::f32);
+  ResidentWeights weights(plan.weights);
   ThreadTeam team(1);
   KvMemory kv(plan, "test");
   const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, team.size()), "test");
@@ -109,7 +109,7 @@ TEST(Executor, RefusesAStepBeyondThePlansBounds) {
 
 TEST(Executor, TimesEveryOp) {
   const Plan plan = deep_fusion(plan_of(llama_like(2)));
-  ResidentWeights weights(plan.weights, DataType::f32);
+  ResidentWeights weights(plan.weights);
   fill_lively(weights, 6);
   ThreadTeam team(2);
   KvMemory kv(plan, "test");
