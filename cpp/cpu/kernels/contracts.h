@@ -54,9 +54,13 @@ struct Range {
 /// Attention cuts the KV length at multiples of this many positions, computes each part on its own and merges the parts
 /// in index order. Fixed, so that splitting a long context over threads later changes no bit.
 inline constexpr std::int64_t attention_part_tokens = 256;
-/// Fused kernels take this many tokens through norm, linear and epilogue at a time, so that the normalised rows stay in
-/// cache.
-inline constexpr std::int64_t fused_token_tile = 32;
+/// Linears, fused or not, take this many tokens at a time, so that the rows in the weights' input form stay in cache.
+inline constexpr std::int64_t token_tile = 64;
+
+/// Floats of a row that holds the tiles of outputs which a head of `head_dim` touches, wherever it begins.
+[[nodiscard, gnu::always_inline]] constexpr std::int64_t head_stride(std::int64_t head_dim) noexcept {
+  return (head_dim + 2 * (tile_outputs - 1)) / tile_outputs * tile_outputs;
+}
 
 struct NormArgs {
   const void* x;  // [tokens][width]

@@ -28,7 +28,8 @@ constexpr KernelTable reference_table = {.name = "reference",
                                          .norm_mlp_up = nullptr,
                                          .output_residual = nullptr};
 
-constexpr std::array all_sets = {KernelSet::reference, KernelSet::baseline, KernelSet::avx2, KernelSet::avx512};
+constexpr std::array all_sets = {KernelSet::reference, KernelSet::baseline, KernelSet::avx2, KernelSet::avx512,
+                                 KernelSet::avx512_vnni};
 
 bool available(KernelSet set) noexcept {
   for (const KernelSet each : available_kernel_sets())
@@ -40,7 +41,7 @@ std::string list_available() {
   std::string list;
   for (const KernelSet set : available_kernel_sets())
     list += concat(list.empty() ? "" : ", ", to_string(set),
-                   set == KernelSet::reference ? " (float32)" : " (float32, bfloat16)");
+                   set == KernelSet::reference ? " (float32)" : " (float32, float16, bfloat16)");
   return list;
 }
 
@@ -52,6 +53,7 @@ const char* to_string(KernelSet set) noexcept {
     case KernelSet::baseline: return "baseline";
     case KernelSet::avx2: return "avx2";
     case KernelSet::avx512: return "avx512";
+    case KernelSet::avx512_vnni: return "avx512_vnni";
   }
   return "?";
 }
@@ -71,6 +73,7 @@ const KernelTable& kernel_table(KernelSet set, DataType dtype) {
     if (set == KernelSet::reference && dtype == DataType::f32) return reference_table;
     if (const VectorSet* vectors = vector_set(set)) {
       if (dtype == DataType::f32) return vectors->f32;
+      if (dtype == DataType::f16) return vectors->f16;
       if (dtype == DataType::bf16) return vectors->bf16;
     }
   }
