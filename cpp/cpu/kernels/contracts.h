@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "lamella/types.h"
 #include "memory/panels.h"
@@ -282,6 +283,13 @@ enum class KernelSet : std::uint8_t { reference, baseline, avx2, avx512, avx512_
 
 /// The sets that this processor and operating system can run, best last; always has reference and baseline.
 [[nodiscard]] std::span<const KernelSet> available_kernel_sets() noexcept;
+
+/// The set to use where nobody chose one: the best, or the one that the environment variable LAMELLA_ISA names. Errors:
+/// invalid_argument where LAMELLA_ISA names none that this machine runs.
+[[nodiscard]] KernelSet default_kernel_set();
+
+/// The set of that name. Errors: invalid_argument naming `origin` (the option or variable) and what there is.
+[[nodiscard]] KernelSet kernel_set_named(std::string_view name, std::string_view origin);
 
 /// Kernels of `set` for `dtype`. Errors: invalid_argument where the machine cannot run the set or the set has no such
 /// dtype (the reference set is fp32 only); the message lists what there is.

@@ -1,5 +1,6 @@
 // Which kernels there are, and which of them this machine runs.
 #include <array>
+#include <cstdlib>
 
 #include "base/check.h"
 #include "cpu/kernels/reference/reference.h"
@@ -66,6 +67,18 @@ std::span<const KernelSet> available_kernel_sets() noexcept {
     return runs;
   }();
   return std::span(all_sets).first(count);
+}
+
+KernelSet kernel_set_named(std::string_view name, std::string_view origin) {
+  for (const KernelSet set : available_kernel_sets())
+    if (name == to_string(set)) return set;
+  throw Error(ErrorCode::invalid_argument,
+              concat(origin, " is ", quoted(name), "; this machine runs ", list_available()));
+}
+
+KernelSet default_kernel_set() {
+  const char* named = std::getenv("LAMELLA_ISA");  // NOLINT(concurrency-mt-unsafe): nothing here sets variables
+  return named == nullptr || *named == '\0' ? available_kernel_sets().back() : kernel_set_named(named, "LAMELLA_ISA");
 }
 
 const KernelTable& kernel_table(KernelSet set, DataType dtype) {

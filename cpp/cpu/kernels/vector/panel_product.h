@@ -127,6 +127,7 @@ template <typename Kind, int V, int N, bool Few>
   I32 sums[N][V];
   const std::int32_t* totals = tile.sums + place.token * tile.sums_stride + tile.sums_stride - 1;
   if (chunk.first) {
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) sums[n][v] = -code_bias(slice.format) * totals[n * tile.sums_stride] - I32{};
@@ -141,6 +142,7 @@ template <typename Kind, int V, int N, bool Few>
   if (!chunk.last) return store_sums(sums, place);
   const GroupTail tail = slice.tail(0, place.vector);
   F32 results[N][V];
+#pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
@@ -162,6 +164,7 @@ template <typename Kind, int V, int N, bool Few>
     const std::int32_t* x = tile.codes + place.token * tile.codes_stride + g * group_words * Kind::input_words;
     std::int32_t totals[N];
     I32 dots[N][V];
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       totals[n] = 0;
       for (std::int64_t i = g * group_sums; i < smaller((g + 1) * group_sums, tile.sums_stride - 1); ++i)
@@ -189,6 +192,7 @@ template <typename Kind, int V, int N, bool Few>
     }
   }
   if (chunk.last) {
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) sums[n][v] *= tile.scales[place.token + n];
