@@ -1,7 +1,7 @@
 // The linear kernel on weights that no cache holds, from one token (bound by memory) to many (bound by arithmetic).
-//   bench_linear [inputs outputs matrices threads [set [tokens...]]]        default: 2048 8192 16, all cores, the best
-//   set
-// Prints GB/s of weights against the read bandwidth measured before and after, and GFLOP/s against the register peak.
+//   bench_linear [inputs outputs matrices threads [set [formats [tokens...]]]]
+// Default: 2048 8192 16, all cores, the best set, all formats (a list as "bf16,int4"). Prints GB/s of packed weights against
+// the read bandwidth measured before and after, and GFLOP/s against the fp32 register peak.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -27,15 +27,36 @@ struct Problem {
   int threads = usable_cores();
 };
 
+/// A format with the activations that it is meant for.
+struct Case {
+  const char* name;
+  WeightFormat format;
+  DataType dtype;
+};
+constexpr Case all_cases[] = {
+    {"f32", formats::f32, DataType::f32},
+    {"f16", formats::f16, DataType::f16},
+    {"bf16", formats::bf16, DataType::bf16},
+    {"int8_weight_only", formats::int8_weight_only, DataType::bf16},
+    {"int8", formats::int8, DataType::bf16},
+    {"q8_0", formats::q8_0, DataType::bf16},
+    {"int4", formats::int4, DataType::bf16},
+    {"int4_a8", formats::int4_a8, DataType::bf16},
+    {"q4_1", formats::q4_1, DataType::bf16},
+};
+
 struct Seconds {
   double best, median;
 };
 
 /// Seconds for all matrices with `tokens` tokens. The shares of the roofs, which are best passes too, are those of the
 /// best round; a median far above it tells of other work on the machine.
-Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem& problem, const Allocation& weights,
-                    const Allocation& x, const Allocation& y, std::int64_t tokens) {
-  const std::size_t matrix_bytes = static_cast<std::size_t>(problem.inputs * problem.outputs) * size_of(kernels.dtype);
+Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem& problem, const WeightFormat& format,
+                    const Allocation& weights, const Allocation& x, const Allocation& y, std::int64_t tokens) {
+  const auto matrix_bytes =
+      static_cast<std::size_t>(PanelLayout(format, problem.outputs, problem.inputs).total_bytes());
+  const std::size_t each = scratch_bytes({.max_inputs = problem.inputs, .max_head_dim = 0, .max_outputs = 0});
+  const Allocation scratch(each * static_cast<std::size_t>(team.size()), "scratch");
   std::vector<double> seconds;
   const double begin = now();
   while (seconds.size() < 3 || (now() - begin < 2.0 && seconds.size() < 30)) {
@@ -43,13 +64,14 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
     team.run([&](int index) {
       for (std::int64_t m = 0; m < problem.matrices; ++m) {
         kernels.linear({.x = x.data(),
-                        .weight = weights.data() + matrix_bytes * static_cast<std::size_t>(m),
+                        .weight = {weights.data() + matrix_bytes * static_cast<std::size_t>(m), problem.outputs,
+                                   problem.inputs, format},
                         .y = y.data(),
                         .y_f32 = false,
-                        .tokens = tokens,
-                        .inputs = problem.inputs,
-                        .outputs = problem.outputs},
-                       Worker{.index = index, .count = team.size(), .scratch = {}});
+                        .tokens = tokens},
+                       Worker{.index = index,
+                              .count = team.size(),
+                              .scratch = {scratch.data() + each * static_cast<std::size_t>(index), each}});
         team.barrier();
       }
     });
@@ -59,25 +81,28 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
   return {seconds.front(), seconds[seconds.size() / 2]};
 }
 
-void bench(const Problem& problem, KernelSet set, DataType dtype, const std::vector<std::int64_t>& token_counts) {
-  const KernelTable& kernels = kernel_table(set, dtype);
+void bench(const Problem& problem, KernelSet set, const Case& one, const std::vector<std::int64_t>& token_counts) {
+  const KernelTable& kernels = kernel_table(set, one.dtype);
   const auto weight_count = static_cast<std::size_t>(problem.inputs * problem.outputs * problem.matrices);
   const auto most = static_cast<std::size_t>(*std::max_element(token_counts.begin(), token_counts.end()));
-  const Allocation weights(weight_count * size_of(dtype), "weights"),
+  const PanelLayout layout(one.format, problem.outputs, problem.inputs);
+  const Allocation weights(static_cast<std::size_t>(layout.total_bytes() * problem.matrices), "weights"),
       x(most * static_cast<std::size_t>(problem.inputs) * 4, "x"),
       y(most * static_cast<std::size_t>(problem.outputs) * 4, "y");
-  // 1.0 in fp32, and a pair of small bf16: values do not matter, denormals and untouched pages would.
-  std::fill_n(reinterpret_cast<std::uint32_t*>(weights.data()), weights.size() / 4, 0x3f803f80u);
+  // Values do not matter, denormals and untouched pages would: 1.0 in fp32 and pairs of bf16 and fp16 near it; codes of 28,
+  // 1 and 12 with scales of 0.004 in fp16.
+  std::fill_n(reinterpret_cast<std::uint32_t*>(weights.data()), weights.size() / 4,
+              is_quantised(one.format) ? 0x1c1c1c1cu : 0x3f803f80u);
   std::fill_n(reinterpret_cast<std::uint32_t*>(x.data()), x.size() / 4, 0x3f803f80u);
   ThreadTeam team(problem.threads);
   const double peak = measure_peak_flops(set, problem.threads);
-  std::printf("%s %s, %lld x %lld x %lld matrices (%.0f MB), %d threads, peak %.0f GFLOP/s\n", kernels.name,
-              std::string(to_string(dtype)).c_str(), static_cast<long long>(problem.outputs),
+  std::printf("%s %s, activations %s, %lld x %lld x %lld matrices (%.0f MB), %d threads, peak %.0f GFLOP/s\n", kernels.name, one.name,
+              std::string(to_string(one.dtype)).c_str(), static_cast<long long>(problem.outputs),
               static_cast<long long>(problem.inputs), static_cast<long long>(problem.matrices),
               static_cast<double>(weights.size()) / 1e6, problem.threads, peak / 1e9);
   for (const std::int64_t tokens : token_counts) {
     const double before = measure_read_bandwidth(problem.threads);
-    const auto [seconds, median] = time_rounds(team, kernels, problem, weights, x, y, tokens);
+    const auto [seconds, median] = time_rounds(team, kernels, problem, one.format, weights, x, y, tokens);
     const double read = std::max(before, measure_read_bandwidth(problem.threads));
     const double bytes = static_cast<double>(weights.size()) / seconds;
     const double flops = 2.0 * static_cast<double>(weight_count) * static_cast<double>(tokens) / seconds;
@@ -102,12 +127,14 @@ int main(int argc, char** argv) {
   KernelSet set = available_kernel_sets().back();
   for (const KernelSet each : available_kernel_sets())
     if (argc > 5 && std::strcmp(argv[5], to_string(each)) == 0) set = each;
+  const std::string wanted = argc > 6 ? "," + std::string(argv[6]) + "," : "";
   std::vector<std::int64_t> tokens;
-  for (int i = 6; i < argc; ++i) tokens.push_back(std::atoll(argv[i]));
+  for (int i = 7; i < argc; ++i) tokens.push_back(std::atoll(argv[i]));
   if (tokens.empty()) tokens = {1, 2, 4, 8, 16, 32, 128, 512};
-  for (const DataType dtype : {DataType::bf16, DataType::f32}) {
+  for (const Case& one : all_cases) {
+    if (!wanted.empty() && wanted.find("," + std::string(one.name) + ",") == std::string::npos) continue;
     try {
-      bench(problem, set, dtype, tokens);
+      bench(problem, set, one, tokens);
     } catch (const Error& error) {
       std::fprintf(stderr, "%s\n", error.what());
       return 1;

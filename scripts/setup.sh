@@ -52,6 +52,8 @@ missing_packages() {
   [ "$1" = test ] || return 0
   [ -e /usr/include/gtest/gtest.h ] || echo libgtest-dev
   have ccache || echo ccache
+  [ "$(uname -m)" != x86_64 ] || have qemu-x86_64 || echo qemu-user
+  [ "${LAMELLA_STAGE:-}" != full ] || have aarch64-linux-gnu-g++ || printf '%s\n' g++-aarch64-linux-gnu
   have clang++ || echo clang
   { have clang++ && [ -e "$(clang++ -print-file-name="libclang_rt.fuzzer-$(uname -m).a")" ]; } || echo libclang-rt-dev
 }

@@ -42,6 +42,22 @@ build_and_ctest() {
 
 step_cpp() { build_and_ctest release -DLAMELLA_PYTHON=ON; }
 step_cpp_asan() { build_and_ctest asan "-DLAMELLA_PYTHON=$([ "$stage" = full ] && echo ON || echo OFF)"; }
+# No AVX code outside its kernel sets; and the engine runs on processors without AVX, and with AVX2 but no AVX-512.
+step_isa() {
+  scripts/check_instructions.sh build/release
+  local processor
+  for processor in Nehalem Haswell; do
+    echo "on a $processor:"
+    qemu-x86_64 -cpu "$processor" build/release/tests/cpp/runtime/test_runtime --gtest_filter='Engine.*:Executor.Every*'
+  done
+}
+
+# The portable path compiles for another architecture.
+step_aarch64() {
+  cmake --preset aarch64
+  cmake --build --preset aarch64 -j "$cores"
+}
+
 step_cpp_tsan() { build_and_ctest tsan; }
 
 # clang's sanitizers over the seeds; in the full stage also a search, whose finds go to build/fuzz/found.
@@ -175,15 +191,18 @@ run mypy step_mypy
 run stub step_stub
 run shellcheck step_shellcheck
 run cpp step_cpp
+run isa step_isa
 run clang-tidy step_clang_tidy
 run cpp-asan step_cpp_asan
 run cpp-tsan step_cpp_tsan
 run fuzz step_fuzz
 run pytest step_pytest
 if [ "$stage" = full ]; then
+  run aarch64 step_aarch64
   run mutations step_mutations
   run pytest-asan step_pytest_asan
 else
+  not_run aarch64 "full stage only"
   not_run mutations "full stage only; ctest replays the seeds with few changes"
   not_run pytest-asan "full stage only"
 fi

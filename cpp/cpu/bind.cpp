@@ -13,12 +13,22 @@ class Binder {
       : plan_(plan), op_(op), a_(op.attributes), kernels_(kernels), places_(places) {}
 
   BoundOp operator()() const {
-    return {.kernel = concat(op_.kind == OpKind::rope_table ? "common" : kernels_.name, "/", to_string(op_.kind)),
-            .rows = rows(),
-            .call = call()};
+    return {.kernel = name(), .rows = rows(), .call = call()};
   }
 
  private:
+  /// "avx512/norm_qkv (int8)": the set, the op and the formats of its matrices.
+  std::string name() const {
+    std::string formats;
+    for (const WeightIndex index : op_.weights) {
+      if (is_vector(plan_.weight(index).id.slot)) continue;
+      const std::string format = to_string(plan_.weight(index).format);
+      if (formats.find(format) == std::string::npos) formats += (formats.empty() ? "" : "; ") + format;
+    }
+    return concat(op_.kind == OpKind::rope_table ? "common" : kernels_.name, "/", to_string(op_.kind),
+                  formats.empty() ? "" : concat(" (", formats, ")"));
+  }
+
   AnyCall call() const {
     switch (op_.kind) {
       case OpKind::embed: return embed();
@@ -79,9 +89,7 @@ class Binder {
                                                                  .output = projection(plan_.matrix(op_).id.slot),
                                                                  .residual = in(1),
                                                                  .y = out(0),
-                                                                 .tokens = 0,
-                                                                 .inputs = plan_.matrix(op_).columns,
-                                                                 .outputs = plan_.matrix(op_).rows});
+                                                                 .tokens = 0});
     }
     throw Error(ErrorCode::internal, concat("no CPU binding for ", to_string(op_.kind)));
   }
@@ -117,14 +125,11 @@ class Binder {
                                         .width = out_width()});
   }
   AnyCall linear() const {
-    const WeightDeclaration& weight = plan_.matrix(op_);
     return with(kernels_.linear, LinearArgs{.x = in(0),
-                                            .weight = places_.weight(weight.id),
+                                            .weight = places_.matrix(plan_.matrix(op_).id),
                                             .y = out(0),
                                             .y_f32 = is_f32(0),
-                                            .tokens = 0,
-                                            .inputs = weight.columns,
-                                            .outputs = weight.rows});
+                                            .tokens = 0});
   }
   HeadsLayoutArgs heads_layout() const {
     return {.x = in(0), .y = out(0), .tokens = 0, .heads = a_.heads, .head_dim = a_.head_dim};
@@ -167,9 +172,7 @@ class Binder {
                                                     .up = projection(Slot::mlp_up),
                                                     .activation = a_.activation,
                                                     .y = out(0),
-                                                    .tokens = 0,
-                                                    .width = in_width(),
-                                                    .outputs = out_width()});
+                                                    .tokens = 0});
   }
 
   /// positions, sequences and block tables stand at inputs `first`...
@@ -190,14 +193,17 @@ class Binder {
   WeightAndBias projection(Slot slot) const { return {.weight = matrix(slot), .bias = vector(following(slot))}; }
 
   static Slot following(Slot slot) noexcept { return static_cast<Slot>(static_cast<int>(slot) + 1); }
-  /// The op's weight of that slot, or nullptr where the op has none.
-  const void* matrix(Slot slot) const {
+  /// The op's weight of that slot; no data and nullptr where the op has none.
+  PackedMatrix matrix(Slot slot) const {
     const WeightDeclaration* weight = plan_.weight(op_, slot);
-    return weight == nullptr ? nullptr : places_.weight(weight->id);
+    return weight == nullptr ? PackedMatrix{} : places_.matrix(weight->id);
   }
-  const float* vector(Slot slot) const { return is_vector(slot) ? static_cast<const float*>(matrix(slot)) : nullptr; }
+  const float* vector(Slot slot) const {
+    const WeightDeclaration* weight = is_vector(slot) ? plan_.weight(op_, slot) : nullptr;
+    return weight == nullptr ? nullptr : places_.vector(weight->id);
+  }
   const float* only_vector() const {
-    return static_cast<const float*>(places_.weight(plan_.weight(op_.weights.at(0)).id));
+    return places_.vector(plan_.weight(op_.weights.at(0)).id);
   }
 
   std::byte* buffer(BufferId id) const { return places_.buffer(id); }

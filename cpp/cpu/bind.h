@@ -28,7 +28,7 @@ using AnyCall =
 
 /// An op ready to run.
 struct BoundOp {
-  std::string kernel;  // "avx512/norm_qkv"
+  std::string kernel;  // "avx512/norm_qkv (int8)"
   Dim rows;  // how many rows (tokens, output rows or sequences) the kernel treats
   AnyCall call;
 
@@ -40,7 +40,8 @@ struct BoundOp {
 /// Where buffers and weights lie.
 struct Places {
   std::function<std::byte*(BufferId)> buffer;
-  std::function<const void*(const WeightId&)> weight;
+  std::function<PackedMatrix(const WeightId&)> matrix;
+  std::function<const float*(const WeightId&)> vector;
 };
 
 /// Chooses the kernel for `op` from `kernels` and fixes its pointers. A kernel that the set lacks is an internal error:

@@ -18,7 +18,7 @@ int team_size(int threads) {
 }  // namespace
 
 CpuDevice::CpuDevice(const CpuOptions& options)
-    : kernels_(options.kernels.value_or(available_kernel_sets().back())), team_(team_size(options.threads)) {}
+    : kernels_(options.kernels ? *options.kernels : default_kernel_set()), team_(team_size(options.threads)) {}
 
 std::unique_ptr<Executor> CpuDevice::executor(Plan plan, const Borrowed& memory) {
   return std::make_unique<CpuExecutor>(std::move(plan), memory, team_, kernels_);

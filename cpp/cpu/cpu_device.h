@@ -10,7 +10,7 @@ namespace lamella::cpu {
 
 struct CpuOptions {
   int threads = 0;                    // 0: every core that affinity and cgroup limits leave to the process
-  std::optional<KernelSet> kernels;   // none: the best set that the machine runs
+  std::optional<KernelSet> kernels;   // none: default_kernel_set()
 };
 
 class CpuDevice final : public Device {

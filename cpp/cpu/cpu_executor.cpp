@@ -62,7 +62,8 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, Ke
             return buffer.kind == BufferKind::state ? memory.kv.data(buffer.name)
                                                     : activations_ + buffers_.find(id)->offset;
           },
-      .weight = [&](const WeightId& id) { return memory.weights.data(id); },
+      .matrix = [&](const WeightId& id) { return memory.weights.matrix(id); },
+      .vector = [&](const WeightId& id) { return memory.weights.vector(id); },
   };
   ops_.reserve(plan_.ops.size());
   for (const Op& op : plan_.ops) ops_.push_back(bind(plan_, op, table, places));

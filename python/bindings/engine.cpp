@@ -36,14 +36,7 @@ FloatArray to_numpy(std::vector<float>&& values, std::vector<std::size_t> shape)
 
 cpu::CpuOptions cpu_options(int threads, const std::optional<std::string>& kernels) {
   cpu::CpuOptions options{.threads = threads};
-  if (!kernels) return options;
-  std::string known;
-  for (const cpu::KernelSet set : cpu::available_kernel_sets()) {
-    if (*kernels == cpu::to_string(set)) options.kernels = set;
-    known += concat(known.empty() ? "" : ", ", cpu::to_string(set));
-  }
-  if (!options.kernels)
-    throw Error(ErrorCode::invalid_argument, concat("kernels is ", quoted(*kernels), "; this machine has ", known));
+  if (kernels) options.kernels = cpu::kernel_set_named(*kernels, "kernels");
   return options;
 }
 
@@ -252,7 +245,7 @@ void bind_engine(nb::module_& m) {
       Released(), "Bytes/s that this many threads read from memory.");
   m.def(
       "measure_peak_flops",
-      [](int threads) { return cpu::measure_peak_flops(cpu::available_kernel_sets().back(), threads); }, "threads"_a,
+      [](int threads) { return cpu::measure_peak_flops(cpu::default_kernel_set(), threads); }, "threads"_a,
       Released(), "fp32 FLOP/s of this many threads, from registers.");
 }
 

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "lamella/types.h"
 #include "memory/panels.h"
@@ -54,9 +55,13 @@ struct Range {
 /// Attention cuts the KV length at multiples of this many positions, computes each part on its own and merges the parts
 /// in index order. Fixed, so that splitting a long context over threads later changes no bit.
 inline constexpr std::int64_t attention_part_tokens = 256;
-/// Fused kernels take this many tokens through norm, linear and epilogue at a time, so that the normalised rows stay in
-/// cache.
-inline constexpr std::int64_t fused_token_tile = 32;
+/// Linears, fused or not, take this many tokens at a time, so that the rows in the weights' input form stay in cache.
+inline constexpr std::int64_t token_tile = 64;
+
+/// Floats of a row that holds the tiles of outputs which a head of `head_dim` touches, wherever it begins.
+[[nodiscard, gnu::always_inline]] constexpr std::int64_t head_stride(std::int64_t head_dim) noexcept {
+  return (head_dim + 2 * (tile_outputs - 1)) / tile_outputs * tile_outputs;
+}
 
 struct NormArgs {
   const void* x;  // [tokens][width]
@@ -278,6 +283,13 @@ enum class KernelSet : std::uint8_t { reference, baseline, avx2, avx512, avx512_
 
 /// The sets that this processor and operating system can run, best last; always has reference and baseline.
 [[nodiscard]] std::span<const KernelSet> available_kernel_sets() noexcept;
+
+/// The set to use where nobody chose one: the best, or the one that the environment variable LAMELLA_ISA names. Errors:
+/// invalid_argument where LAMELLA_ISA names none that this machine runs.
+[[nodiscard]] KernelSet default_kernel_set();
+
+/// The set of that name. Errors: invalid_argument naming `origin` (the option or variable) and what there is.
+[[nodiscard]] KernelSet kernel_set_named(std::string_view name, std::string_view origin);
 
 /// Kernels of `set` for `dtype`. Errors: invalid_argument where the machine cannot run the set or the set has no such
 /// dtype (the reference set is fp32 only); the message lists what there is.

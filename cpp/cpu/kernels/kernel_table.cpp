@@ -1,5 +1,6 @@
 // Which kernels there are, and which of them this machine runs.
 #include <array>
+#include <cstdlib>
 
 #include "base/check.h"
 #include "cpu/kernels/reference/reference.h"
@@ -28,7 +29,8 @@ constexpr KernelTable reference_table = {.name = "reference",
                                          .norm_mlp_up = nullptr,
                                          .output_residual = nullptr};
 
-constexpr std::array all_sets = {KernelSet::reference, KernelSet::baseline, KernelSet::avx2, KernelSet::avx512};
+constexpr std::array all_sets = {KernelSet::reference, KernelSet::baseline, KernelSet::avx2, KernelSet::avx512,
+                                 KernelSet::avx512_vnni};
 
 bool available(KernelSet set) noexcept {
   for (const KernelSet each : available_kernel_sets())
@@ -40,7 +42,7 @@ std::string list_available() {
   std::string list;
   for (const KernelSet set : available_kernel_sets())
     list += concat(list.empty() ? "" : ", ", to_string(set),
-                   set == KernelSet::reference ? " (float32)" : " (float32, bfloat16)");
+                   set == KernelSet::reference ? " (float32)" : " (float32, float16, bfloat16)");
   return list;
 }
 
@@ -52,6 +54,7 @@ const char* to_string(KernelSet set) noexcept {
     case KernelSet::baseline: return "baseline";
     case KernelSet::avx2: return "avx2";
     case KernelSet::avx512: return "avx512";
+    case KernelSet::avx512_vnni: return "avx512_vnni";
   }
   return "?";
 }
@@ -66,11 +69,24 @@ std::span<const KernelSet> available_kernel_sets() noexcept {
   return std::span(all_sets).first(count);
 }
 
+KernelSet kernel_set_named(std::string_view name, std::string_view origin) {
+  for (const KernelSet set : available_kernel_sets())
+    if (name == to_string(set)) return set;
+  throw Error(ErrorCode::invalid_argument,
+              concat(origin, " is ", quoted(name), "; this machine runs ", list_available()));
+}
+
+KernelSet default_kernel_set() {
+  const char* named = std::getenv("LAMELLA_ISA");  // NOLINT(concurrency-mt-unsafe): nothing here sets variables
+  return named == nullptr || *named == '\0' ? available_kernel_sets().back() : kernel_set_named(named, "LAMELLA_ISA");
+}
+
 const KernelTable& kernel_table(KernelSet set, DataType dtype) {
   if (available(set)) {
     if (set == KernelSet::reference && dtype == DataType::f32) return reference_table;
     if (const VectorSet* vectors = vector_set(set)) {
       if (dtype == DataType::f32) return vectors->f32;
+      if (dtype == DataType::f16) return vectors->f16;
       if (dtype == DataType::bf16) return vectors->bf16;
     }
   }

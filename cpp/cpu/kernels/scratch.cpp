@@ -5,14 +5,19 @@
 namespace lamella::cpu {
 
 std::size_t scratch_bytes(const ScratchBounds& bounds) {
-  constexpr std::int64_t element = sizeof(float), line = 64;
-  // The fused regions: a tile of normalised rows, then the fp32 results of one head (kernels/vector/fused_regions.h).
-  const std::int64_t rows = (fused_token_tile * bounds.max_inputs * element + line - 1) / line * line;
-  const std::int64_t fused = rows + fused_token_tile * bounds.max_head_dim * element;
-  // Attention: the value sums of four queries for a part and for all, and the queries (kernels/vector/attention.h).
-  const std::int64_t padded_dim = (bounds.max_head_dim + 15) / 16 * 16;
-  const std::int64_t attention = 12 * padded_dim * element;
-  return static_cast<std::size_t>((std::max(fused, attention) + line - 1) / line * line);
+  constexpr std::int64_t line = 64;
+  const auto lines = [](std::int64_t bytes) { return (bytes + line - 1) / line * line; };
+  const std::int64_t padded = (bounds.max_inputs + 7) / 8 * 8, blocks = (bounds.max_inputs + 31) / 32;
+  // The forms of a tile of rows (kernels/vector/token_tile.h): fp32, pairs, codes with scales and sums.
+  const std::int64_t forms = lines(token_tile * padded * 4) + lines(token_tile * padded * 2) +
+                             lines(token_tile * padded * 2) + lines(token_tile * 4) +
+                             lines(token_tile * (blocks + 1) * 4);
+  // The fused regions: the fp32 results of one head and a tile of normalised rows besides (fused_regions.h).
+  const std::int64_t fused =
+      token_tile * head_stride(bounds.max_head_dim) * 4 + lines(token_tile * bounds.max_inputs * 4) + forms;
+  // Embedding: two rows. Attention: the value sums of four queries for a part and for all, and the queries (attention.h).
+  const std::int64_t rows = 2 * padded * 4, attention = 12 * ((bounds.max_head_dim + 15) / 16 * 16) * 4;
+  return static_cast<std::size_t>(lines(std::max({fused, rows, attention})));
 }
 
 }  // namespace lamella::cpu

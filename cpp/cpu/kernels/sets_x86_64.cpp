@@ -10,19 +10,22 @@ const VectorSet* vector_set(KernelSet set) noexcept {
     case KernelSet::baseline: return &baseline::vector_set;
     case KernelSet::avx2: return &avx2::vector_set;
     case KernelSet::avx512: return &avx512::vector_set;
+    case KernelSet::avx512_vnni: return &avx512_vnni::vector_set;
   }
   return nullptr;
 }
 
 bool processor_runs(KernelSet set) noexcept {
-  const bool avx2_and_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   switch (set) {
     case KernelSet::reference:
     case KernelSet::baseline: return true;
-    case KernelSet::avx2: return avx2_and_fma;
-    case KernelSet::avx512:
-      return avx2_and_fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case KernelSet::avx2: return avx2;
+    case KernelSet::avx512: return avx512;
+    case KernelSet::avx512_vnni:
+      return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
   }
   return false;
 }

@@ -6,8 +6,9 @@
 // computes depends on its company.
 #pragma once
 
+#include "cpu/kernels/contracts.h"
 #include "cpu/kernels/vector/functions.h"
-#include "cpu/kernels/vector/product.h"
+#include "cpu/kernels/vector/row_product.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
@@ -50,8 +51,8 @@ LAMELLA_INLINE void part_scores(const KvLayout& kv, const std::int32_t* blocks, 
                                 int count, std::int64_t begin, std::int64_t end, float* scores) {
   for (std::int64_t at = begin; at < end; at += kv_block_tokens) {
     const T* keys = static_cast<const T*>(kv.cache) + kv.offset(blocks[at / kv_block_tokens], 0, kv_head);
-    multiply<T>({queries, kv.head_dim, kv.head_dim}, keys, count, smaller(kv_block_tokens, end - at),
-                scores + (at - begin), attention_part_tokens, keys);
+    multiply_rows(queries, count, keys, smaller(kv_block_tokens, end - at), kv.head_dim, scores + (at - begin),
+                  attention_part_tokens);
   }
 }
 
@@ -154,7 +155,7 @@ template <typename T>
       if (end[q] > begin) part[q] = exponentiate(scores + q * attention_part_tokens, end[q] - begin, scale);
     }
     for (std::int64_t i = 0; i < tile.count * padded; i += lanes) store(scratch.part + i, F32{});
-    with_constant(tile.count, [&](auto count) LAMELLA_BODY {
+    with_count<max_queries>(tile.count, [&](auto count) LAMELLA_BODY {
       part_values<decltype(count)::value, T>(kv, blocks, kv_head, scores, begin, begin, shared_end, scratch.part,
                                              padded);
     });

@@ -1,7 +1,7 @@
 // Deep-Fusion's regions 1, 3 and 4 (the paper's III-B and III-D): what stands before and after a linear, in one kernel
 // with it.
 //
-// Tokens go through in tiles of fused_token_tile. Every worker normalises the whole tile into its own scratch (the
+// Tokens go through in tiles of token_tile. Every worker normalises the whole tile into its own scratch (the
 // paper broadcasts the input and repeats the norm on every SM: no worker waits for another), multiplies it by its share
 // of the weight rows, and finishes bias, RoPE, activation, gating or residual on the fp32 results before it stores them
 // once. In fp32 the bits are those of the separate kernels, because both run the same functions in the same order; in
@@ -20,16 +20,19 @@ namespace {
 /// Bytes at the start of a worker's scratch that hold a tile of normalised rows.
 template <typename T>
 LAMELLA_INLINE std::int64_t normalised_bytes(std::int64_t width) {
-  return round_up(fused_token_tile * width * static_cast<std::int64_t>(sizeof(T)), 64);
+  return round_up(token_tile * width * static_cast<std::int64_t>(sizeof(T)), 64);
 }
 
-/// Rows [t, t + tokens) after the norm: in scratch, or x itself where there is no norm.
+/// Rows [t, t + tokens) after the norm: in scratch, or x itself where there is no norm. Their forms follow in scratch.
 template <typename T>
-LAMELLA_INLINE const T* normalised_tile(const T* x, const RowNorm& norm, std::int64_t tokens, const Worker& worker) {
-  if (norm.kind == NormKind::none) return x;
+LAMELLA_INLINE TileBuilder<T> normalised_tile(const T* x, const RowNorm& norm, std::int64_t tokens,
+                                              const Worker& worker) {
+  const std::int64_t bytes = normalised_bytes<T>(norm.width);
+  const Scratch rest{worker.scratch.data + bytes, worker.scratch.size - static_cast<std::size_t>(bytes)};
+  if (norm.kind == NormKind::none) return {x, tokens, norm.width, rest};
   T* rows = reinterpret_cast<T*>(worker.scratch.data);
   for (std::int64_t i = 0; i < tokens; ++i) normalise_row(x + i * norm.width, rows + i * norm.width, norm);
-  return rows;
+  return {rows, tokens, norm.width, rest};
 }
 
 /// row += bias, where there is one.
@@ -39,103 +42,97 @@ LAMELLA_INLINE void add_bias_to(float* row, const float* bias, std::int64_t widt
                          LAMELLA_BODY { store(row + i, load(row + i, count) + load(bias + i, count), count); });
 }
 
-template <typename T>
-LAMELLA_INLINE void store_row(T* to, const float* row, std::int64_t width) {
-  each_vector(width, [&](std::int64_t i, int count) LAMELLA_BODY { store(to + i, load(row + i, count), count); });
-}
-
 /// One head of the QKV projections: the unit that workers share in region 1, so that RoPE's pairs meet in one tile.
-template <typename T>
 struct ProjectedHead {
   enum Target { to_query, to_key, to_value } target;
   std::int64_t head;
-  const T* weight;
+  const PackedMatrix* weight;
   const float* bias;
 };
 
 /// Unit `index` of heads query heads, then kv_heads key heads, then kv_heads value heads.
-template <typename T>
-LAMELLA_INLINE ProjectedHead<T> projected_head(const NormQkvArgs& a, std::int64_t index) {
-  using Head = ProjectedHead<T>;
-  Head unit{Head::to_query, index, nullptr, nullptr};
+LAMELLA_INLINE ProjectedHead projected_head(const NormQkvArgs& a, std::int64_t index) {
+  ProjectedHead unit{ProjectedHead::to_query, index, nullptr, nullptr};
   const WeightAndBias* source = &a.query;
   if (index >= a.heads + a.kv.kv_heads) {
-    unit.target = Head::to_value;
+    unit.target = ProjectedHead::to_value;
     unit.head = index - a.heads - a.kv.kv_heads;
     source = &a.value;
   } else if (index >= a.heads) {
-    unit.target = Head::to_key;
+    unit.target = ProjectedHead::to_key;
     unit.head = index - a.heads;
     source = &a.key;
   }
-  unit.weight = static_cast<const T*>(source->weight) + unit.head * a.kv.head_dim * a.width;
+  unit.weight = &source->weight;
   if (source->bias != nullptr) unit.bias = source->bias + unit.head * a.kv.head_dim;
   return unit;
 }
 
-/// Bias and RoPE on a head's rows of the tile, then to q or to the cache.
+/// Bias and RoPE on a head's rows, `stride` apart, then to q or to the cache.
 template <typename T>
-LAMELLA_INLINE void finish_head(const NormQkvArgs& a, const ProjectedHead<T>& unit, float* tile, std::int64_t first,
-                                std::int64_t tokens) {
+LAMELLA_INLINE void finish_head(const NormQkvArgs& a, const ProjectedHead& unit, float* rows, std::int64_t stride,
+                                std::int64_t first, std::int64_t tokens) {
   const std::int64_t dim = a.kv.head_dim;
   for (std::int64_t i = 0; i < tokens; ++i) {
-    add_bias_to(tile + i * dim, unit.bias, dim);
+    float* row = rows + i * stride;
+    add_bias_to(row, unit.bias, dim);
     if (a.angles != nullptr && unit.target != unit.to_value)
-      rotate(tile + i * dim, a.angles + (first + i) * a.rotary_dim, a.rotary_dim);
+      rotate(row, a.angles + (first + i) * a.rotary_dim, a.rotary_dim);
     if (unit.target == unit.to_query)
-      store_row(static_cast<T*>(a.q) + ((first + i) * a.heads + unit.head) * dim, tile + i * dim, dim);
+      store_row(static_cast<T*>(a.q) + ((first + i) * a.heads + unit.head) * dim, row, dim);
   }
   if (unit.target == unit.to_query) return;
   each_slot(a.kv, first, first + tokens, [&](std::int64_t t, std::int64_t block, std::int64_t slot) LAMELLA_BODY {
     store_row(cache_row<T>(a.kv, block, unit.target == unit.to_value ? 1 : 0, unit.head, slot),
-              tile + (t - first) * dim, dim);
+              rows + (t - first) * stride, dim);
   });
 }
 
+/// Heads that do not begin or end with a tile of outputs share one with their neighbours: it is computed for both.
 template <typename T>
 void norm_qkv(const NormQkvArgs& a, const Worker& worker) {
-  const std::int64_t dim = a.kv.head_dim;
+  const std::int64_t dim = a.kv.head_dim, stride = head_stride(dim);
   const Range mine = share(a.heads + 2 * a.kv.kv_heads, worker);
   if (mine.begin == mine.end) return;
   const RowNorm row_norm{a.norm, a.norm_weight, a.norm_bias, a.eps, a.width};
-  float* tile = reinterpret_cast<float*>(worker.scratch.data + normalised_bytes<T>(a.width));
-  for (std::int64_t first = 0; first < a.tokens; first += fused_token_tile) {
-    const std::int64_t tokens = smaller(fused_token_tile, a.tokens - first);
-    const T* rows = normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, worker);
+  float* results = reinterpret_cast<float*>(worker.scratch.data);
+  const std::int64_t results_bytes = token_tile * stride * std::int64_t{sizeof(float)};
+  Worker rest = worker;
+  rest.scratch.data += results_bytes;
+  rest.scratch.size -= static_cast<std::size_t>(results_bytes);
+  for (std::int64_t first = 0; first < a.tokens; first += token_tile) {
+    const std::int64_t tokens = smaller(token_tile, a.tokens - first);
+    TileBuilder<T> rows = normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, rest);
     for (std::int64_t u = mine.begin; u < mine.end; ++u) {
-      const ProjectedHead<T> unit = projected_head<T>(a, u);
-      const T* next = projected_head<T>(a, u + 1 < mine.end ? u + 1 : u).weight;
-      multiply<T>({rows, a.width, a.width}, unit.weight, tokens, dim, tile, dim, next);
-      finish_head(a, unit, tile, first, tokens);
+      const ProjectedHead unit = projected_head(a, u);
+      const std::int64_t begin = unit.head * dim / tile_outputs,
+                         end = ((unit.head + 1) * dim + tile_outputs - 1) / tile_outputs;
+      multiply_tiles<T>(rows.with(*unit.weight), *unit.weight, begin, end, results, stride);
+      finish_head<T>(a, unit, results + (unit.head * dim - begin * tile_outputs), stride, first, tokens);
     }
   }
 }
 
 template <typename T>
 void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
-  const Range mine = share_outputs(a.outputs, worker);
-  if (mine.begin >= mine.end) return;
-  const RowNorm row_norm{a.norm, a.norm_weight, a.norm_bias, a.eps, a.width};
-  const T* up_weight = static_cast<const T*>(a.up.weight);
-  const T* gate_weight = static_cast<const T*>(a.gate.weight);
-  alignas(64) float up[product_tokens * block_outputs], gate[product_tokens * block_outputs];
-  for (std::int64_t first = 0; first < a.tokens; first += fused_token_tile) {
-    const std::int64_t tokens = smaller(fused_token_tile, a.tokens - first);
-    const Product<T> rows{normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, worker),
-                          a.width, a.width};
-    for (std::int64_t o = mine.begin; o < mine.end; o += block_outputs) {
-      const std::int64_t outputs = smaller(block_outputs, mine.end - o),
-                         following = o + outputs < mine.end ? o + outputs : o;
-      const T* next = up_weight + following * a.width;
-      multiply(rows, up_weight + o * a.width, tokens, outputs, up, block_outputs,
-               gate_weight != nullptr ? gate_weight + o * a.width : next);
-      if (gate_weight != nullptr) multiply(rows, gate_weight + o * a.width, tokens, outputs, gate, block_outputs, next);
+  const std::int64_t width = a.up.weight.inputs, all_outputs = a.up.weight.outputs;
+  const Range mine = share_tiles(all_outputs, worker);
+  if (mine.begin == mine.end) return;
+  const RowNorm row_norm{a.norm, a.norm_weight, a.norm_bias, a.eps, width};
+  const bool gated = a.gate.weight.data != nullptr;
+  alignas(64) float up[token_tile * panel_outputs], gate[token_tile * panel_outputs];
+  for (std::int64_t first = 0; first < a.tokens; first += token_tile) {
+    const std::int64_t tokens = smaller(token_tile, a.tokens - first);
+    TileBuilder<T> rows = normalised_tile(static_cast<const T*>(a.x) + first * width, row_norm, tokens, worker);
+    each_panel(mine, all_outputs, [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
+      multiply_tiles<T>(rows.with(a.up.weight), a.up.weight, begin, end, up, panel_outputs);
+      if (gated) multiply_tiles<T>(rows.with(a.gate.weight), a.gate.weight, begin, end, gate, panel_outputs);
       with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
         for (std::int64_t i = 0; i < tokens; ++i) {
-          float *up_row = up + i * block_outputs, *gate_row = gate + i * block_outputs;
-          T* y = static_cast<T*>(a.y) + (first + i) * a.outputs + o;
+          float *up_row = up + i * panel_outputs, *gate_row = gate + i * panel_outputs;
+          T* y = static_cast<T*>(a.y) + (first + i) * all_outputs + o;
           add_bias_to(up_row, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
-          if (gate_weight == nullptr) {
+          if (!gated) {
             activate_row<decltype(kind)::value, float, T>(up_row, nullptr, y, outputs);
           } else {
             add_bias_to(gate_row, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
@@ -143,25 +140,21 @@ void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
           }
         }
       });
-    }
+    });
   }
 }
 
-/// No norm, so nothing is repeated: weights come from memory once, as in the plain linear.
 template <typename T>
 void output_residual(const OutputResidualArgs& a, const Worker& worker) {
-  const T* x = static_cast<const T*>(a.x);
-  const T* weight = static_cast<const T*>(a.output.weight);
-  const Range mine = share_outputs(a.outputs, worker);
-  multiply_blocks(x, weight, a.tokens, a.inputs, mine,
-                  [&](float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
-                    const std::int64_t at = t * a.outputs + o;
-                    add_bias_to(row, a.output.bias == nullptr ? nullptr : a.output.bias + o, outputs);
-                    each_vector(outputs, [&](std::int64_t i, int count) LAMELLA_BODY {
-                      const F32 sum = load(row + i, count) + load(static_cast<const T*>(a.residual) + at + i, count);
-                      store(static_cast<T*>(a.y) + at + i, sum, count);
-                    });
-                  });
+  multiply_all(static_cast<const T*>(a.x), a.output.weight, a.tokens, worker,
+               [&](float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
+                 const std::int64_t at = t * a.output.weight.outputs + o;
+                 add_bias_to(row, a.output.bias == nullptr ? nullptr : a.output.bias + o, outputs);
+                 each_vector(outputs, [&](std::int64_t i, int count) LAMELLA_BODY {
+                   const F32 sum = load(row + i, count) + load(static_cast<const T*>(a.residual) + at + i, count);
+                   store(static_cast<T*>(a.y) + at + i, sum, count);
+                 });
+               });
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ struct Probes {
 };
 
 struct VectorSet {
-  KernelTable f32, bf16;
+  KernelTable f32, f16, bf16;
   Probes probes;
 };
 
@@ -24,6 +24,9 @@ namespace avx2 {
 extern const VectorSet vector_set;
 }
 namespace avx512 {
+extern const VectorSet vector_set;
+}
+namespace avx512_vnni {
 extern const VectorSet vector_set;
 }
 

@@ -1,51 +1,54 @@
 // y = x W^T, alone, and the walk over its outputs that region 4 shares.
 #pragma once
 
-#include "cpu/kernels/vector/product.h"
+#include "cpu/kernels/vector/panel_product.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// Outputs are shared among workers in whole groups, so that no two of them write the same cache line of fp32 results.
-constexpr std::int64_t output_group = 16;
-/// Widest block of outputs whose fp32 results wait in a tile for the epilogue: 32 tokens x 64 outputs are 8 KiB.
-constexpr std::int64_t block_outputs = 64;
-
-/// The outputs of a matrix that fall to a worker.
-LAMELLA_INLINE Range share_outputs(std::int64_t outputs, const Worker& worker) {
-  const Range groups = share((outputs + output_group - 1) / output_group, worker);
-  return {groups.begin * output_group, smaller(groups.end * output_group, outputs)};
+/// The tiles of a matrix that fall to a worker. Cut at tiles, not at panels: 576 outputs are nine panels, which two
+/// workers could not share evenly.
+LAMELLA_INLINE Range share_tiles(std::int64_t outputs, const Worker& worker) {
+  return share((outputs + tile_outputs - 1) / tile_outputs, worker);
 }
 
-/// Multiplies all tokens by the weight rows of `mine` and calls epilogue(row, token, first output, outputs) for every
-/// row of every fp32 tile. Weights come from memory once: a block of 64 rows, which the second-level cache holds, meets
-/// all tokens.
+/// Calls body(first tile, end, first output, outputs) for the tiles of `mine`, a panel at a time.
+template <typename Body>
+LAMELLA_INLINE void each_panel(const Range& mine, std::int64_t all_outputs, Body body) {
+  for (std::int64_t at = mine.begin; at < mine.end;) {
+    const std::int64_t end = smaller(mine.end, (at / panel_tiles + 1) * panel_tiles), first = at * tile_outputs;
+    body(at, end, first, smaller(end * tile_outputs, all_outputs) - first);
+    at = end;
+  }
+}
+
+/// Multiplies all tokens by the worker's share of the matrix and calls epilogue(row, token, first output, outputs) for
+/// every row of fp32 results.
 template <typename T, typename Epilogue>
-LAMELLA_INLINE void multiply_blocks(const T* x, const T* weight, std::int64_t tokens, std::int64_t inputs,
-                                    const Range& mine, Epilogue epilogue) {
-  alignas(64) float tile[product_tokens * block_outputs];
-  for (std::int64_t o = mine.begin; o < mine.end; o += block_outputs) {
-    const std::int64_t outputs = smaller(block_outputs, mine.end - o);
-    const T* rows = weight + o * inputs;
-    for (std::int64_t t = 0; t < tokens; t += product_tokens) {
-      const std::int64_t count = smaller(product_tokens, tokens - t);
-      const bool last_tile = t + count == tokens, last_block = o + outputs == mine.end;
-      const T* next = last_tile && !last_block ? rows + outputs * inputs : rows;
-      multiply<T>({x + t * inputs, inputs, inputs}, rows, count, outputs, tile, block_outputs, next);
-      for (std::int64_t i = 0; i < count; ++i) epilogue(tile + i * block_outputs, t + i, o, outputs);
-    }
+LAMELLA_INLINE void multiply_all(const T* x, const PackedMatrix& matrix, std::int64_t tokens, const Worker& worker,
+                                 Epilogue epilogue) {
+  const Range mine = share_tiles(matrix.outputs, worker);
+  if (mine.begin == mine.end) return;
+  alignas(64) float results[token_tile * panel_outputs];
+  for (std::int64_t first = 0; first < tokens; first += token_tile) {
+    const std::int64_t count = smaller(token_tile, tokens - first);
+    TileBuilder<T> builder(x + first * matrix.inputs, count, matrix.inputs, worker.scratch);
+    const TokenTile& tile = builder.with(matrix);
+    each_panel(mine, matrix.outputs, [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs)
+                                         LAMELLA_BODY {
+                                           multiply_tiles<T>(tile, matrix, begin, end, results, panel_outputs);
+                                           for (std::int64_t i = 0; i < count; ++i)
+                                             epilogue(results + i * panel_outputs, first + i, o, outputs);
+                                         });
   }
 }
 
 template <typename T, typename Y>
 void linear_into(const LinearArgs& a, const Worker& worker) {
-  multiply_blocks(static_cast<const T*>(a.x), static_cast<const T*>(a.weight), a.tokens, a.inputs,
-                  share_outputs(a.outputs, worker),
-                  [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
-                    Y* y = static_cast<Y*>(a.y) + t * a.outputs + o;
-                    each_vector(outputs, [&](std::int64_t i, int count)
-                                             LAMELLA_BODY { store(y + i, load(row + i, count), count); });
-                  });
+  multiply_all(static_cast<const T*>(a.x), a.weight, a.tokens, worker,
+               [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
+                 store_row(static_cast<Y*>(a.y) + t * a.weight.outputs + o, row, outputs);
+               });
 }
 
 template <typename T>

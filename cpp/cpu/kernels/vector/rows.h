@@ -7,24 +7,24 @@
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
+/// sum += the numbers of one output of a packed matrix, where there is one.
+LAMELLA_INLINE void add_packed_row(float* sum, float* row, const PackedMatrix& table, std::int64_t output) {
+  if (table.data == nullptr) return;
+  unpack_row(table, output, row);
+  each_vector(table.inputs, [&](std::int64_t i, int count)
+                                LAMELLA_BODY { store(sum + i, load(sum + i, count) + load(row + i, count), count); });
+}
+
 template <typename T>
 void embed(const EmbedArgs& a, const Worker& worker) {
-  const T* tokens = static_cast<const T*>(a.token_table);
-  const T* positions = static_cast<const T*>(a.position_table);
-  const T* types = static_cast<const T*>(a.type_table);
+  float* sum = reinterpret_cast<float*>(worker.scratch.data);
+  float* row = sum + round_up(a.width, 8);
   const Range mine = share(a.tokens, worker);
   for (std::int64_t t = mine.begin; t < mine.end; ++t) {
-    const T* token = tokens + std::int64_t{a.token_ids[t]} * a.width;
-    const T* type = types == nullptr ? nullptr : types + std::int64_t{a.token_types[t]} * a.width;
-    const T* position =
-        positions == nullptr ? nullptr : positions + (std::int64_t{a.positions[t]} + a.position_offset) * a.width;
-    T* y = static_cast<T*>(a.y) + t * a.width;
-    each_vector(a.width, [&](std::int64_t i, int count) LAMELLA_BODY {
-      F32 v = load(token + i, count);
-      if (type != nullptr) v += load(type + i, count);
-      if (position != nullptr) v += load(position + i, count);
-      store(y + i, v, count);
-    });
+    unpack_row(a.token_table, a.token_ids[t], sum);
+    add_packed_row(sum, row, a.type_table, a.type_table.data == nullptr ? 0 : a.token_types[t]);
+    add_packed_row(sum, row, a.position_table, std::int64_t{a.positions[t]} + a.position_offset);
+    store_row(static_cast<T*>(a.y) + t * a.width, sum, a.width);
   }
 }
 

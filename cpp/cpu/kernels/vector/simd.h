@@ -1,5 +1,5 @@
 // Vectors of one instruction set in the compiler's own vector types. A target header (target_*.h) comes first: it gives
-// F32, the tile sizes, multiply_add and sum_lanes. Everything here has internal linkage, and nothing of the standard
+// F32, the tile sizes, multiply_add, sum_lanes, and what the instruction set has for fp16 and for products of integers. Everything here has internal linkage, and nothing of the standard
 // library is called, so that no function compiled for AVX-512 can become the linker's pick for code that runs on every
 // processor.
 #pragma once
@@ -21,6 +21,13 @@ using U16 = std::uint16_t __attribute__((vector_size(sizeof(F32) / 2)));
 struct Bf16 {
   std::uint16_t bits;
 };
+struct Fp16 {
+  std::uint16_t bits;
+};
+template <typename T>
+constexpr bool is_bf16 = false;
+template <>
+constexpr bool is_bf16<Bf16> = true;
 
 LAMELLA_INLINE std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 LAMELLA_INLINE std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
@@ -39,6 +46,10 @@ LAMELLA_INLINE V load_bits(const void* from) {  // no alignment asked
 
 LAMELLA_INLINE F32 load(const float* from) { return load_bits<F32>(from); }
 LAMELLA_INLINE F32 load(const Bf16* from) { return (F32)(__builtin_convertvector(load_bits<U16>(from), U32) << 16); }
+
+LAMELLA_INLINE F32 load(const Fp16* from) { return load_f16(from); }
+/// Rounds to the nearest fp16, ties to even; beyond 65504 to infinity; a NaN stays one.
+LAMELLA_INLINE void store(Fp16* to, F32 v) { store_f16(to, v); }
 
 LAMELLA_INLINE void store(float* to, F32 v) { __builtin_memcpy(to, &v, sizeof v); }
 /// Rounds to the nearest bf16, ties to even; a NaN stays one.
@@ -64,6 +75,10 @@ LAMELLA_INLINE void store(T* to, F32 v, int count) {
   T padded[lanes];
   store(padded, v);
   for (int i = 0; i < count; ++i) to[i] = padded[i];
+}
+
+LAMELLA_INLINE void store_bits(std::int32_t* to, I32 v, int count) {
+  __builtin_memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(std::int32_t));
 }
 
 /// `v` in the first `count` lanes, `other` behind them.
@@ -97,21 +112,25 @@ LAMELLA_INLINE void each_vector(std::int64_t width, Body body) {
 // vectors lose the test of `count`.
 #define LAMELLA_BODY __attribute__((always_inline))
 
+/// Stores a row of fp32 results in the type of the destination.
+template <typename T>
+LAMELLA_INLINE void store_row(T* to, const float* row, std::int64_t width) {
+  each_vector(width, [&](std::int64_t i, int count) LAMELLA_BODY { store(to + i, load(row + i, count), count); });
+}
+
 /// A number known to the compiler, handed to a generic lambda.
 template <int N>
 struct Constant {
   static constexpr int value = N;
 };
 
-/// Calls body(Constant<n>) for n in 1 to 4.
-template <typename Body>
-LAMELLA_INLINE void with_constant(std::int64_t n, Body body) {
-  switch (n) {
-    case 1: return body(Constant<1>{});
-    case 2: return body(Constant<2>{});
-    case 3: return body(Constant<3>{});
-    default: return body(Constant<4>{});
+/// Calls body(Constant<n>) for n in 1 to Most; with Most for all that is more.
+template <int Most, typename Body>
+LAMELLA_INLINE void with_count(std::int64_t n, Body body) {
+  if constexpr (Most > 1) {
+    if (n < Most) return with_count<Most - 1>(n, body);
   }
+  body(Constant<Most>{});
 }
 
 }  // namespace

@@ -3,20 +3,38 @@
 
 #include <immintrin.h>
 
+#include "cpu/kernels/vector/register_tiles.h"
+
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
 using F32 = float __attribute__((vector_size(32)));
 
-constexpr const char* set_name = "avx2";
-constexpr int tile_outputs = 4;  // rows of weights and tokens that share a register tile
-constexpr int tile_tokens = 2;    // 4 outputs x 2 tokens: 8 sums, 4 weights and 1 activation in 16 registers
+// 16 registers. Tiles of weights: sums, words, numbers, one input.
+constexpr RegisterTile plain_few = {8, 1}, plain_many = {2, 5};
+constexpr RegisterTile decoded_few = {4, 1}, decoded_many = {2, 3};
+constexpr RegisterTile dots_few = {4, 1}, dots_many = {2, 4};
+constexpr RegisterTile grouped_dots_few = {4, 1}, grouped_dots_many = {2, 2};
+constexpr int tile_queries = 2;   // attention: 4 keys x 2 queries
 constexpr int value_vectors = 2;  // attention: 4 queries x 2 vectors of a head
 constexpr int peak_chains = 12;
 
 /// Explicitly fused, instead of left to the compiler's contraction: the bits are a property of the source.
 [[gnu::always_inline]] inline F32 multiply_add(F32 a, F32 b, F32 c) {
   return (F32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+
+[[gnu::always_inline]] inline F32 load_f16(const void* from) {
+  return (F32)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+}
+[[gnu::always_inline]] inline void store_f16(void* to, F32 v) {
+  _mm_storeu_si128(static_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/// c + a.low * b.low + a.high * b.high in every 32-bit lane, pairs of signed 16 bits.
+template <typename Bits, typename Int>
+[[gnu::always_inline]] inline Int add_pair_products(Bits a, Bits b, Int c) {
+  return c + (Int)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 }
 
 /// The sums of a, b, c and d over their lanes: i+4, then i+2, then i+1.

@@ -3,20 +3,39 @@
 
 #include <immintrin.h>
 
+#include "cpu/kernels/vector/register_tiles.h"
+
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
 using F32 = float __attribute__((vector_size(64)));
 
-constexpr const char* set_name = "avx512";
-constexpr int tile_outputs = 4;  // rows of weights and tokens that share a register tile
-constexpr int tile_tokens = 4;    // 4 outputs x 4 tokens: 16 sums, 8 weights and 1 activation in 32 registers
+// 32 registers. Tiles of weights: sums, words, numbers, one input.
+constexpr RegisterTile plain_few = {4, 6}, plain_many = {4, 6};
+constexpr RegisterTile decoded_few = {4, 2}, decoded_many = {2, 8};
+constexpr RegisterTile dots_few = {4, 6}, dots_many = {4, 6};
+constexpr RegisterTile grouped_dots_few = {4, 3}, grouped_dots_many = {2, 6};
+constexpr int tile_queries = 4;   // attention: 4 keys x 4 queries
 constexpr int value_vectors = 4;  // attention: 4 queries x 4 vectors of a head
 constexpr int peak_chains = 24;
 
 /// Explicitly fused, instead of left to the compiler's contraction: the bits are a property of the source.
 [[gnu::always_inline]] inline F32 multiply_add(F32 a, F32 b, F32 c) {
   return (F32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+// The masked forms, all lanes on: GCC 12 warns of the others' undefined third operand.
+[[gnu::always_inline]] inline F32 load_f16(const void* from) {
+  return (F32)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(from)));
+}
+[[gnu::always_inline]] inline void store_f16(void* to, F32 v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/// c + a.low * b.low + a.high * b.high in every 32-bit lane, pairs of signed 16 bits.
+template <typename Bits, typename Int>
+[[gnu::always_inline]] inline Int add_pair_products(Bits a, Bits b, Int c) {
+  return c + (Int)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 }
 
 /// The sums of a, b, c and d over their lanes: i+8, then i+4, then i+2, then i+1.

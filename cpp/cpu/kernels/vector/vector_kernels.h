@@ -3,18 +3,21 @@
 #pragma once
 
 #include "cpu/kernels/vector/kernel_sets.h"
-// The target header stands before these.
+// The target header and the choice of dot products stand before these.
 #include "cpu/kernels/vector/attention.h"
 #include "cpu/kernels/vector/fused_regions.h"
 #include "cpu/kernels/vector/probes.h"
 #include "cpu/kernels/vector/rows.h"
+
+#define LAMELLA_TEXT_OF(name) #name
+#define LAMELLA_TEXT(name) LAMELLA_TEXT_OF(name)
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
 template <typename T>
 constexpr KernelTable kernels_of(DataType dtype) {
-  return {.name = set_name,
+  return {.name = LAMELLA_TEXT(LAMELLA_KERNEL_NAMESPACE),
           .dtype = dtype,
           .norm = norm<T>,
           .embed = embed<T>,
@@ -40,6 +43,7 @@ constexpr KernelTable kernels_of(DataType dtype) {
 // NOLINTNEXTLINE(bugprone-throwing-static-initialization): constinit, so nothing runs and nothing throws
 constinit const VectorSet vector_set = {
     .f32 = kernels_of<float>(DataType::f32),
+    .f16 = kernels_of<Fp16>(DataType::f16),
     .bf16 = kernels_of<Bf16>(DataType::bf16),
     .probes = {.read_memory = read_memory,
                .chain_multiply_adds = chain_multiply_adds,
