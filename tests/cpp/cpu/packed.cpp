@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 
 namespace lamella::cpu::testing {
 namespace {
@@ -251,10 +250,12 @@ Packed::Packed(const CodedMatrix& matrix, std::int64_t misalign_by)
     }
   }
   bytes_ = static_cast<std::int64_t>(bytes.size());
-  storage_.assign(bytes.size() + 2 * guard_bytes + 64 + static_cast<std::size_t>(misalign_by), std::byte{0xff});
+  // The memory ends where the matrix ends, so that AddressSanitizer sees a read beyond it.
+  storage_.reserve(guard_bytes + 64 + static_cast<std::size_t>(misalign_by) + bytes.size());
   const auto start = reinterpret_cast<std::uintptr_t>(storage_.data()) + guard_bytes;
   begin_ = guard_bytes + (64 - start % 64) % 64 + static_cast<std::size_t>(misalign_by);
-  std::memcpy(storage_.data() + begin_, bytes.data(), bytes.size());
+  storage_.assign(begin_, std::byte{0xff});
+  storage_.insert(storage_.end(), bytes.begin(), bytes.end());
 }
 
 PackedMatrix Packed::matrix() const {
@@ -289,14 +290,18 @@ Product64 product64(const Values& x, const CodedMatrix& weight) {
       if (integers) {
         const RoundedRow& row = rows[static_cast<std::size_t>(t)];
         sum = 0.0;
+        if (weight.format.offset == Offset::minimum) squares = 0.0;
         for (std::int64_t g = 0; g < weight.groups(); ++g) {
           std::int64_t products = 0, codes = 0;
           for (std::int64_t i = g * weight.group_inputs(); i < std::min((g + 1) * weight.group_inputs(), inputs); ++i) {
             products += std::int64_t{row.codes[static_cast<std::size_t>(i)]} * numbers[static_cast<std::size_t>(i)];
             codes += row.codes[static_cast<std::size_t>(i)];
           }
-          sum += static_cast<double>(weight.scale(o, g)) * static_cast<double>(products) +
-                 static_cast<double>(weight.minimum(o, g)) * static_cast<double>(codes);
+          const double scaled = static_cast<double>(weight.scale(o, g)) * static_cast<double>(products),
+                       minimums = static_cast<double>(weight.minimum(o, g)) * static_cast<double>(codes);
+          sum += scaled + minimums;
+          if (weight.format.offset == Offset::minimum)
+            squares += row.scale * row.scale * (scaled * scaled + minimums * minimums);
         }
         sum *= row.scale;
       }

@@ -47,7 +47,7 @@ struct CodedMatrix {
 [[nodiscard]] CodedMatrix extreme_matrix(std::mt19937_64& random, const WeightFormat& format, std::int64_t outputs,
                                          std::int64_t inputs);
 
-/// A matrix in panels, with storage of its own between guards of NaN, `misalign_by` bytes off a cache line. Not copied,
+/// A matrix in panels, with storage of its own behind a guard of NaN, `misalign_by` bytes off a cache line. Not copied,
 /// because a copy would stand elsewhere.
 class Packed {
  public:
@@ -64,7 +64,8 @@ class Packed {
   std::vector<std::byte> storage_;
 };
 
-/// A linear in float64, and how large each result is where its terms do not cancel: the root of their squares' sum.
+/// A linear in float64, and how large each result is where its terms do not cancel: the root of their squares' sum. The
+/// terms are the inputs' products; with int8 inputs and minimums, a group's two: its scaled sum and its minimum's part.
 struct Product64 {
   Values y, size;
 };

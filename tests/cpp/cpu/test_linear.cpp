@@ -107,11 +107,9 @@ TEST_P(Linear, NotANumberStaysInItsRowAndColumn) {
     if (format.input == LinearInput::int8) continue;
     SCOPED_TRACE(to_string(format));
     CodedMatrix weight = random_matrix(random_, format, outputs, inputs);
-    const bool has_infinity = !is_quantised(format);
-    if (has_infinity)
-      weight.codes[7 * inputs + 3] = format.element == Element::f32   ? 0x7f800000
-                                     : format.element == Element::f16 ? 0x7c00
-                                                                      : 0x7f80;
+    // Loading refuses fp16 weights that are not finite, and kernels need not know them.
+    const bool has_infinity = format == formats::f32 || format == formats::bf16;
+    if (has_infinity) weight.codes[7 * inputs + 3] = format == formats::f32 ? 0x7f800000 : 0x7f80;
     const Packed packed(weight);
     Cells x(dtype(), normal(tokens * inputs)), y(dtype(), tokens * outputs);
     x.set(2 * inputs + 39, NAN);
