@@ -135,26 +135,27 @@ std::uint32_t word_of(std::int64_t output, std::int64_t word) {
 
 TEST_P(Linear, MoreThanTwoToThe31Elements) {
   const char* stage = std::getenv("LAMELLA_STAGE");
-  if (stage == nullptr || std::string_view(stage) != "full") GTEST_SKIP() << "1.2 GB: only where LAMELLA_STAGE=full";
+  if (stage == nullptr || std::string_view(stage) != "full") GTEST_SKIP() << "1.1 GB: only where LAMELLA_STAGE=full";
+  if (GetParam().set == KernelSet::reference) GTEST_SKIP() << "the reference takes a minute for it";
   constexpr std::int64_t group = 128, groups = 32, inputs = group * groups - 8,
                          outputs = (std::int64_t{1} << 31) / inputs + 77;
   static_assert(outputs * inputs > std::int64_t{1} << 31);
-  // Scales of 2^-3 to 2^4 in sixteenths, which come from a word that no code uses.
+  // Scales of 2^-3 to 2^4, from words that no code uses.
   const auto scale_of = [](std::int64_t o, std::int64_t g) {
     return static_cast<std::uint16_t>(0x3000 + word_of(o, 1000 + g) % 0x1c00);
   };
-  // One target of a set packs for itself: the storage is written in order, as the layout's comment says.
-  std::vector<std::byte> storage;
-  storage.reserve(static_cast<std::size_t>(outputs + 15) * (inputs / 2 + 2 * groups) + 64);
-  const auto append = [&](const auto& value) {
-    storage.resize(storage.size() + sizeof value);
-    std::memcpy(storage.data() + storage.size() - sizeof value, &value, sizeof value);
+  // Written in order, as the layout's comment says.
+  std::vector<std::byte> storage(static_cast<std::size_t>((outputs + 15) / 16 * 16 * (inputs / 2 + 2 * groups)));
+  std::byte* next = storage.data();
+  const auto append = [&](auto value) {
+    std::memcpy(next, &value, sizeof value);
+    next += sizeof value;
   };
   for (std::int64_t first = 0; first < outputs; first += 64) {
     const std::int64_t end = first + (std::min<std::int64_t>(64, outputs - first) + 15) / 16 * 16;
     for (std::int64_t g = 0; g < groups; ++g) {
       for (std::int64_t word = g * group / 8; word < std::min((g + 1) * group, inputs) / 8; ++word)
-        for (std::int64_t o = first; o < end; ++o) append(o < outputs ? word_of(o, word) : 0);
+        for (std::int64_t o = first; o < end; ++o) append(o < outputs ? word_of(o, word) : 0U);
       for (std::int64_t o = first; o < end; ++o) append(o < outputs ? scale_of(o, g) : std::uint16_t{0});
     }
   }
@@ -164,7 +165,7 @@ TEST_P(Linear, MoreThanTwoToThe31Elements) {
   for (const LinearInput input : {LinearInput::dtype, LinearInput::int8}) {
     const WeightFormat format{.element = Element::i4, .group = group, .scale = Scale::f16, .input = input};
     const PackedMatrix matrix{.data = storage.data(), .outputs = outputs, .inputs = inputs, .format = format};
-    ASSERT_EQ(static_cast<std::int64_t>(storage.size()), matrix.layout().total_bytes());
+    ASSERT_EQ(next - storage.data(), matrix.layout().total_bytes());
     CodedMatrix sampled{.format = format, .outputs = static_cast<std::int64_t>(sample.size()), .inputs = inputs};
     for (const std::int64_t o : sample) {
       for (std::int64_t i = 0; i < inputs; ++i)
