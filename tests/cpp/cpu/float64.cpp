@@ -21,19 +21,6 @@ Values norm64(NormKind kind, const Values& x, const Values& weight, const Values
   return y;
 }
 
-Values linear64(const Values& x, const Values& weight, const Values& bias, std::int64_t inputs) {
-  const auto k = static_cast<std::size_t>(inputs);
-  const std::size_t tokens = x.size() / k, outputs = weight.size() / k;
-  Values y(tokens * outputs);
-  for (std::size_t t = 0; t < tokens; ++t)
-    for (std::size_t o = 0; o < outputs; ++o) {
-      double sum = bias.empty() ? 0.0 : bias[o];
-      for (std::size_t i = 0; i < k; ++i) sum += x[t * k + i] * weight[o * k + i];
-      y[t * outputs + o] = sum;
-    }
-  return y;
-}
-
 double activation64(Activation kind, double x) {
   const double sqrt_half = std::sqrt(0.5), sqrt_2_over_pi = std::sqrt(2.0 / std::acos(-1.0));
   switch (kind) {

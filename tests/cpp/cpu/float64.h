@@ -1,4 +1,5 @@
-// The ops in float64 on plain vectors, written apart from every kernel: what the kernel tests compare with.
+// The ops in float64 on plain vectors, written apart from every kernel: what the kernel tests compare with. (Linears:
+// packed.h.)
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,6 @@ using Values = std::vector<double>;
 /// Rows of `width`; weight and bias may be empty.
 [[nodiscard]] Values norm64(NormKind kind, const Values& x, const Values& weight, const Values& bias, double eps,
                             std::int64_t width);
-/// x [tokens][inputs] times weight [outputs][inputs], plus bias where there is one.
-[[nodiscard]] Values linear64(const Values& x, const Values& weight, const Values& bias, std::int64_t inputs);
 [[nodiscard]] double activation64(Activation kind, double x);
 /// x [tokens][heads][head_dim], angles [tokens][rotary_dim].
 [[nodiscard]] Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::int64_t head_dim,

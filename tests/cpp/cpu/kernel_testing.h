@@ -38,6 +38,12 @@ class KernelTest : public ::testing::TestWithParam<Target> {
   /// A number of rows of `width`: few, but enough that a single result which cancels to almost nothing does not decide
   /// the error.
   [[nodiscard]] std::int64_t draw_rows(std::int64_t width);
+  /// For a weight matrix: on, beside and across tiles of 16 and panels of 64 outputs.
+  [[nodiscard]] std::int64_t draw_outputs();
+  /// On and off words, vectors and groups of 32 to 128 inputs, with short last groups of every kind.
+  [[nodiscard]] std::int64_t draw_inputs();
+  /// 1 to 40, now and then 64 to 97.
+  [[nodiscard]] std::int64_t draw_tokens();
   [[nodiscard]] std::vector<double> normal(std::int64_t count, double scale = 1.0, double mean = 0.0);
 
   std::mt19937_64 random_;
@@ -47,7 +53,7 @@ class KernelTest : public ::testing::TestWithParam<Target> {
   ::testing::ScopedTrace trace_;
 };
 
-/// `count` elements of f32 or bf16 at an address off every alignment but the element's, between guards of NaN that
+/// `count` elements of f32, f16 or bf16 at an address off every alignment but the element's, between guards of NaN that
 /// expect_intact() looks at. Outputs start as NaN too, so an element that nobody wrote spoils the comparison.
 class Cells {
  public:
@@ -56,6 +62,7 @@ class Cells {
   [[nodiscard]] void* data() { return bytes_.data() + offset_; }
   [[nodiscard]] float* floats() { return static_cast<float*>(data()); }
   [[nodiscard]] std::int64_t size() const { return count_; }
+  [[nodiscard]] DataType dtype() const { return dtype_; }
   [[nodiscard]] double at(std::int64_t i) const;
   void set(std::int64_t i, double value);
   [[nodiscard]] std::vector<double> values() const;
@@ -71,9 +78,14 @@ class Cells {
 
 /// ||got - want|| / ||want||, infinity where `got` holds a NaN.
 [[nodiscard]] double relative_error(const std::vector<double>& got, const std::vector<double>& want);
-/// What one kernel may differ from float64: fp32 5e-6; bf16 4.2e-3: rounding the result is at most 2^-8.
+/// What one kernel may differ from float64: fp32 5e-6; bf16 4.2e-3 and fp16 5.3e-4: rounding the result is at most 2^-8
+/// and 2^-11.
 [[nodiscard]] double bound_of(DataType dtype);
 void expect_close(const Cells& got, const std::vector<double>& want, double bound);
+/// The nearest number of `dtype`.
+[[nodiscard]] double rounded(DataType dtype, double value);
+/// Every element on its own: what some number within `slack` of `want` rounds to. Overflow to infinity included.
+void expect_within(const Cells& got, const std::vector<double>& want, const std::vector<double>& slack);
 
 /// Calls a kernel as every one of `workers`, one after the other, each with scratch of exactly the promised size full
 /// of NaN.

@@ -1,10 +1,12 @@
 // A token's row is the same bits whatever the number of tokens and workers: for every kernel, steps of 1 to 70 tokens
-// taken from anywhere in a problem of 70, on 1 to 4 workers, against the whole problem on one.
+// taken from anywhere in a problem of 70, on 1 to 5 workers, against the whole problem on one. (Linears alone:
+// test_linear_exactness.cpp.)
 #include <algorithm>
 #include <cmath>
 #include <functional>
 
 #include "kv_problem.h"
+#include "packed.h"
 
 namespace lamella::cpu::testing {
 namespace {
@@ -16,14 +18,14 @@ using StepRunner = std::function<std::vector<std::byte>(std::int64_t first, std:
 
 class Exactness : public KernelTest {
  protected:
-  /// Steps in which some row differs from the same row of the whole problem.
-  std::int64_t steps_that_differ(const StepRunner& run_step) {
+  /// Steps in which some row differs from the same row of the whole problem: one of every size, or `draws` of any.
+  std::int64_t steps_that_differ(const StepRunner& run_step, std::int64_t draws = all_tokens) {
     const std::vector<std::byte> whole = run_step(0, all_tokens, 1);
     const std::size_t row = whole.size() / all_tokens;
     std::int64_t differ = 0;
-    for (std::int64_t count = 1; count <= all_tokens; ++count) {
-      const std::int64_t first = draw(0, all_tokens - count);
-      const std::vector<std::byte> part = run_step(first, count, static_cast<int>(count % 4) + 1);
+    for (std::int64_t step = 1; step <= draws; ++step) {
+      const std::int64_t count = draws == all_tokens ? step : draw(1, all_tokens), first = draw(0, all_tokens - count);
+      const std::vector<std::byte> part = run_step(first, count, static_cast<int>(draw(1, 5)));
       EXPECT_EQ(part.size(), row * static_cast<std::size_t>(count));
       if (!std::equal(part.begin(), part.end(), whole.begin() + static_cast<std::ptrdiff_t>(row) * first)) ++differ;
     }
@@ -34,44 +36,6 @@ class Exactness : public KernelTest {
     return static_cast<std::byte*>(cells.data()) + static_cast<std::size_t>(rows * width) * size_of(dtype());
   }
 };
-
-TEST_P(Exactness, Linear) {
-  const std::int64_t inputs = 1100 + draw(0, 40), outputs = 37;  // in fp32 two chunks, and a tail on most vectors
-  Cells x(dtype(), normal(all_tokens * inputs)), weight(dtype(), normal(outputs * inputs));
-  const auto linear = [&](Cells& xs, Cells& weights, std::int64_t first, std::int64_t count, int workers) {
-    Cells y(DataType::f32, count * outputs);
-    run(kernels().linear,
-        LinearArgs{.x = at(xs, first, inputs),
-                   .weight = weights.data(),
-                   .y = y.data(),
-                   .y_f32 = true,
-                   .tokens = count,
-                   .inputs = inputs,
-                   .outputs = outputs},
-        workers);
-    return y.bits();
-  };
-  EXPECT_EQ(
-      steps_that_differ([&](auto first, auto count, int workers) { return linear(x, weight, first, count, workers); }),
-      0);
-
-  // The test can fail: inputs summed in another order from 33 tokens on, or with more than two workers, are found out.
-  Cells x_turned(dtype(), x.size()), weight_turned(dtype(), weight.size());
-  for (std::int64_t i = 0; i < x.size(); ++i) x_turned.set(i, x.at(i / inputs * inputs + (i + inputs / 2) % inputs));
-  for (std::int64_t i = 0; i < weight.size(); ++i)
-    weight_turned.set(i, weight.at(i / inputs * inputs + (i + inputs / 2) % inputs));
-  const auto by_tokens = [&](auto first, auto count, int workers) {
-    return count > 32 ? linear(x_turned, weight_turned, first, count, workers)
-                      : linear(x, weight, first, count, workers);
-  };
-  const auto by_workers = [&](auto first, auto count, int workers) {
-    return workers > 2 ? linear(x_turned, weight_turned, first, count, workers)
-                       : linear(x, weight, first, count, workers);
-  };
-  if (GetParam().set == KernelSet::reference) return;  // its float64 sums round to the same fp32 in any order
-  EXPECT_GE(steps_that_differ(by_tokens), 30);
-  EXPECT_GE(steps_that_differ(by_workers), 30);
-}
 
 TEST_P(Exactness, RowKernels) {
   const std::int64_t heads = 3, dim = 34, width = heads * dim, rotary = 20;
@@ -172,82 +136,91 @@ TEST_P(Exactness, Attention) {
 class FusedExactness : public Exactness {};
 
 TEST_P(FusedExactness, Regions) {
-  const std::int64_t kv_heads = 2, heads = 6, dim = 26, width = 1100, outputs = 53;
-  KvProblem problem(random_, dtype(), random_contexts(random_, all_tokens), kv_heads, dim);
-  Cells x(dtype(), normal(all_tokens * width)), residual(dtype(), normal(all_tokens * outputs));
-  Cells wq(dtype(), normal(heads * dim * width)), wk(dtype(), normal(kv_heads * dim * width)),
-      wv(dtype(), normal(kv_heads * dim * width));
-  Cells up(dtype(), normal(outputs * width, 0.03)), gate(dtype(), normal(outputs * width, 0.03)),
-      angles(DataType::f32, normal(all_tokens * dim));
-  Cells norm_weight(DataType::f32, normal(width)), norm_bias(DataType::f32, normal(width)),
-      bias(DataType::f32, normal(heads * dim));
-  const ScratchBounds bounds{.max_inputs = width, .max_head_dim = dim};
+  const std::int64_t kv_heads = 2, heads = 6;
+  for (std::size_t f = 0; f < all_formats().size(); ++f) {
+    // One format by steps of every size, the others by some.
+    const std::int64_t draws = f == 0 ? all_tokens : 5;
+    const std::int64_t dim = draw(1, 40) * 2, width = f == 0 ? 1100 : draw_inputs(), outputs = draw_outputs();
+    const WeightFormat& format = all_formats()[f];
+    SCOPED_TRACE(::testing::Message() << to_string(format) << ": width " << width << ", heads of " << dim << ", "
+                                      << outputs << " outputs");
+    KvProblem problem(random_, dtype(), random_contexts(random_, all_tokens), kv_heads, dim);
+    Cells x(dtype(), normal(all_tokens * width)), residual(dtype(), normal(all_tokens * outputs));
+    const auto weights = [&](std::int64_t rows) { return Packed(random_matrix(random_, format, rows, width, 0.03)); };
+    const Packed wq = weights(heads * dim), wk = weights(kv_heads * dim), wv = weights(kv_heads * dim),
+                 up = weights(outputs), gate = weights(outputs);
+    Cells angles(DataType::f32, normal(all_tokens * dim)), norm_weight(DataType::f32, normal(width)),
+        norm_bias(DataType::f32, normal(width)), bias(DataType::f32, normal(std::max(heads * dim, outputs)));
+    const ScratchBounds bounds{.max_inputs = width, .max_head_dim = dim, .max_outputs = outputs};
 
-  const auto norm_qkv = [&](std::int64_t first, std::int64_t count, int workers) {
-    const Step step = problem.step(first, count);
-    Cells q(dtype(), count * heads * dim);
-    run(kernels().norm_qkv,
-        NormQkvArgs{.x = at(x, first, width),
-                    .norm = NormKind::layer_norm,
-                    .norm_weight = norm_weight.floats(),
-                    .norm_bias = norm_bias.floats(),
-                    .eps = 1e-5F,
-                    .query = {wq.data(), bias.floats()},
-                    .key = {wk.data(), bias.floats()},
-                    .value = {wv.data(), nullptr},
-                    .angles = angles.floats() + first * dim,
-                    .rotary_dim = dim,
-                    .q = q.data(),
-                    .kv = step.kv,
-                    .tokens = count,
-                    .width = width,
-                    .heads = heads},
-        workers, bounds);
-    return q.bits();
-  };
-  // Every step writes the rows of its tokens into the cache, and the same bits as the whole problem did.
-  static_cast<void>(norm_qkv(0, all_tokens, 1));
-  const std::vector<std::byte> cache = problem.cache().bits();
-  EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
-              const auto q = norm_qkv(first, count, workers);
-              EXPECT_EQ(problem.cache().bits(), cache);
-              return q;
-            }),
-            0);
-  for (const bool gated : {false, true})
-    EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
-                Cells y(dtype(), count * outputs);
-                run(kernels().norm_mlp_up,
-                    NormMlpUpArgs{.x = at(x, first, width),
-                                  .norm = NormKind::rms_norm,
-                                  .norm_weight = norm_weight.floats(),
-                                  .norm_bias = nullptr,
-                                  .eps = 1e-5F,
-                                  .gate = {gated ? gate.data() : nullptr, nullptr},
-                                  .up = {up.data(), bias.floats()},
-                                  .activation = Activation::silu,
-                                  .y = y.data(),
-                                  .tokens = count,
-                                  .width = width,
-                                  .outputs = outputs},
-                    workers, bounds);
-                return y.bits();
-              }),
+    const auto norm_qkv = [&](std::int64_t first, std::int64_t count, int workers) {
+      const Step step = problem.step(first, count);
+      Cells q(dtype(), count * heads * dim);
+      run(kernels().norm_qkv,
+          NormQkvArgs{.x = at(x, first, width),
+                      .norm = NormKind::layer_norm,
+                      .norm_weight = norm_weight.floats(),
+                      .norm_bias = norm_bias.floats(),
+                      .eps = 1e-5F,
+                      .query = {wq.matrix(), bias.floats()},
+                      .key = {wk.matrix(), bias.floats()},
+                      .value = {wv.matrix(), nullptr},
+                      .angles = angles.floats() + first * dim,
+                      .rotary_dim = dim,
+                      .q = q.data(),
+                      .kv = step.kv,
+                      .tokens = count,
+                      .width = width,
+                      .heads = heads},
+          workers, bounds);
+      return q.bits();
+    };
+    // Every step writes the rows of its tokens into the cache, and the same bits as the whole problem did.
+    static_cast<void>(norm_qkv(0, all_tokens, 1));
+    const std::vector<std::byte> cache = problem.cache().bits();
+    EXPECT_EQ(steps_that_differ(
+                  [&](std::int64_t first, std::int64_t count, int workers) {
+                    const auto q = norm_qkv(first, count, workers);
+                    EXPECT_EQ(problem.cache().bits(), cache);
+                    return q;
+                  },
+                  draws),
               0);
-  EXPECT_EQ(steps_that_differ([&](std::int64_t first, std::int64_t count, int workers) {
-              Cells y(dtype(), count * outputs);
-              run(kernels().output_residual,
-                  OutputResidualArgs{.x = at(x, first, width),
-                                     .output = {up.data(), bias.floats()},
-                                     .residual = at(residual, first, outputs),
-                                     .y = y.data(),
-                                     .tokens = count,
-                                     .inputs = width,
-                                     .outputs = outputs},
-                  workers);
-              return y.bits();
-            }),
-            0);
+    for (const bool gated : {false, true})
+      EXPECT_EQ(steps_that_differ(
+                    [&](std::int64_t first, std::int64_t count, int workers) {
+                      Cells y(dtype(), count * outputs);
+                      run(kernels().norm_mlp_up,
+                          NormMlpUpArgs{.x = at(x, first, width),
+                                        .norm = NormKind::rms_norm,
+                                        .norm_weight = norm_weight.floats(),
+                                        .norm_bias = nullptr,
+                                        .eps = 1e-5F,
+                                        .gate = {gated ? gate.matrix() : PackedMatrix{}, nullptr},
+                                        .up = {up.matrix(), bias.floats()},
+                                        .activation = Activation::silu,
+                                        .y = y.data(),
+                                        .tokens = count},
+                          workers, bounds);
+                      return y.bits();
+                    },
+                    draws),
+                0);
+    EXPECT_EQ(steps_that_differ(
+                  [&](std::int64_t first, std::int64_t count, int workers) {
+                    Cells y(dtype(), count * outputs);
+                    run(kernels().output_residual,
+                        OutputResidualArgs{.x = at(x, first, width),
+                                           .output = {up.matrix(), bias.floats()},
+                                           .residual = at(residual, first, outputs),
+                                           .y = y.data(),
+                                           .tokens = count},
+                        workers, bounds);
+                    return y.bits();
+                  },
+                  draws),
+              0);
+  }
 }
 
 TEST_P(FusedExactness, LayoutAttention) {

@@ -1,39 +1,49 @@
-// Deep-Fusion's regions against the sequences of kernels that they replace (fp32: the same bits) and against float64.
+// Deep-Fusion's regions in every format, against the sequences of kernels that they replace (fp32: the same bits) and
+// against float64.
 #include <cmath>
 
 #include "kv_problem.h"
+#include "packed.h"
 
 namespace lamella::cpu::testing {
 namespace {
 
 constexpr float eps = 1e-5F;
-constexpr double fused_bf16_bound = 1e-2;  // the normalised rows and the result round, and errors of the rows add up
+// The normalised rows and the result round, and errors of the rows add up.
+constexpr double fused_bf16_bound = 1e-2, fused_f16_bound = 1.3e-3;
 constexpr NormKind norms[] = {NormKind::layer_norm, NormKind::rms_norm, NormKind::none};
 
 class FusedRegions : public KernelTest {
  protected:
   void SetUp() override {
     tokens_ = draw(0, 2) == 0 ? draw(33, 70) : draw(1, 9);
-    width_ = draw(0, 4) == 0 ? draw(1000, 1200) : draw_width() + 2;
+    width_ = draw(0, 9) == 0 ? draw(1000, 1200) : draw_inputs() + 2;
     workers_ = static_cast<int>(draw(1, 5));
     norm_ = norms[draw(0, 2)];
   }
-  double bound() const { return dtype() == DataType::bf16 ? fused_bf16_bound : bound_of(DataType::f32) * 10; }
+  /// int8 inputs: where normalised rows differ in a rounding, some codes differ by one.
+  double bound(const WeightFormat& format) const {
+    const double codes = format.input == LinearInput::int8 ? 2e-2 : 0.0;
+    if (dtype() == DataType::bf16) return fused_bf16_bound + codes;
+    return dtype() == DataType::f16 ? fused_f16_bound + codes : bound_of(DataType::f32) * 10;
+  }
+  /// What region 1 and 3 multiply, for float64: from the kernel's own norm in fp32, so that int8 codes are the same.
+  Values rows64(Cells& x, Cells& weight, Cells& bias, const WeightFormat& format) {
+    if (format.input == LinearInput::int8 && dtype() == DataType::f32) return normed(x, weight, bias).values();
+    return norm64(norm_, x.values(), weight.values(), bias.values(), eps, width_);
+  }
+  [[nodiscard]] ScratchBounds bounds() const { return {.max_inputs = width_}; }
   bool coin() { return draw(0, 1) == 1; }
   /// A vector of floats, or none.
   Values maybe(std::int64_t count) { return coin() ? normal(count) : Values{}; }
   static float* pointer(Cells& cells) { return cells.size() == 0 ? nullptr : cells.floats(); }
   /// The separate kernels' linear with its bias.
-  Cells linear(Cells& x, Cells& weight, Cells& bias, std::int64_t inputs) {
-    const std::int64_t outputs = weight.size() / inputs, tokens = x.size() / inputs;
+  Cells linear(Cells& x, const Packed& weight, Cells& bias) {
+    const PackedMatrix matrix = weight.matrix();
+    const std::int64_t outputs = matrix.outputs, tokens = x.size() / matrix.inputs;
     Cells y(dtype(), tokens * outputs);
-    run(kernels().linear, {.x = x.data(),
-                           .weight = weight.data(),
-                           .y = y.data(),
-                           .y_f32 = false,
-                           .tokens = tokens,
-                           .inputs = inputs,
-                           .outputs = outputs});
+    run(kernels().linear, {.x = x.data(), .weight = matrix, .y = y.data(), .y_f32 = false, .tokens = tokens}, 1,
+        bounds());
     if (bias.size() != 0)
       run(kernels().add_bias,
           {.x = y.data(), .bias = bias.floats(), .y = y.data(), .f32 = false, .tokens = tokens, .width = outputs});
@@ -58,20 +68,24 @@ class FusedRegions : public KernelTest {
 };
 
 TEST_P(FusedRegions, NormQkv) {
-  for (int i = 0; i < 12; ++i) {
+  for (const WeightFormat& format : all_formats()) {
     SetUp();
     const std::int64_t kv_heads = draw(1, 3), heads = kv_heads * draw(1, 3), dim = draw_width() % 130 + 2,
                        rotary = coin() ? draw(1, dim / 2) * 2 : 0;
-    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, width " << width_ << ", " << heads << " heads on "
-                                      << kv_heads << " of " << dim << ", " << rotary << " rotated, " << workers_
-                                      << " workers, norm " << static_cast<int>(norm_));
+    SCOPED_TRACE(::testing::Message() << to_string(format) << ": " << tokens_ << " tokens, width " << width_ << ", "
+                                      << heads << " heads on " << kv_heads << " of " << dim << ", " << rotary
+                                      << " rotated, " << workers_ << " workers, norm " << static_cast<int>(norm_));
     KvProblem problem(random_, dtype(), random_contexts(random_, tokens_), kv_heads, dim);
     Step step = problem.whole();
     const double scale = 1.0 / std::sqrt(static_cast<double>(width_));
     Cells x(dtype(), normal(tokens_ * width_)), norm_weight(DataType::f32, normal(width_, 0.3, 1.0)),
         norm_bias(DataType::f32, maybe(width_));
-    Cells wq(dtype(), normal(heads * dim * width_, scale)), wk(dtype(), normal(kv_heads * dim * width_, scale)),
-        wv(dtype(), normal(wk.size(), scale));
+    // The three may be in different formats.
+    const WeightFormat value_format = coin() ? format : weight_only(format);
+    const CodedMatrix cq = random_matrix(random_, format, heads * dim, width_, scale),
+                      ck = random_matrix(random_, format, kv_heads * dim, width_, scale),
+                      cv = random_matrix(random_, value_format, kv_heads * dim, width_, scale);
+    const Packed wq(cq), wk(ck, 4), wv(cv, 16);
     Cells bq(DataType::f32, maybe(heads * dim)), bk(DataType::f32, maybe(kv_heads * dim)),
         bv(DataType::f32, maybe(kv_heads * dim));
     Cells angles(DataType::f32, normal(tokens_ * rotary)), q(dtype(), tokens_ * heads * dim);
@@ -83,9 +97,9 @@ TEST_P(FusedRegions, NormQkv) {
                     .norm_weight = norm_weight.floats(),
                     .norm_bias = pointer(norm_bias),
                     .eps = eps,
-                    .query = {wq.data(), pointer(bq)},
-                    .key = {wk.data(), pointer(bk)},
-                    .value = {wv.data(), pointer(bv)},
+                    .query = {wq.matrix(), pointer(bq)},
+                    .key = {wk.matrix(), pointer(bk)},
+                    .value = {wv.matrix(), pointer(bv)},
                     .angles = rotary == 0 ? nullptr : angles.floats(),
                     .rotary_dim = rotary,
                     .q = q.data(),
@@ -98,13 +112,14 @@ TEST_P(FusedRegions, NormQkv) {
     problem.cache().expect_intact();
     const std::vector<std::byte> fused_cache = problem.cache().bits();
 
-    const Values rows = norm64(norm_, x.values(), norm_weight.values(), norm_bias.values(), eps, width_);
+    const Values rows = rows64(x, norm_weight, norm_bias, format),
+                 value_rows = rows64(x, norm_weight, norm_bias, value_format);
     const auto rotated = [&](const Values& y, std::int64_t n) {
       return rotary == 0 ? y : rope64(y, angles.values(), n, dim, rotary);
     };
-    const Values want_k = rotated(linear64(rows, wk.values(), bk.values(), width_), kv_heads),
-                 want_v = linear64(rows, wv.values(), bv.values(), width_);
-    expect_close(q, rotated(linear64(rows, wq.values(), bq.values(), width_), heads), bound());
+    const Values want_k = rotated(linear64(rows, ck, bk.values()), kv_heads),
+                 want_v = linear64(value_rows, cv, bv.values());
+    expect_close(q, rotated(linear64(rows, cq, bq.values()), heads), bound(format));
     Values got_k, got_v;
     problem.each_token([&](std::int64_t, std::int64_t sequence, std::int64_t position) {
       for (std::int64_t head = 0; head < kv_heads; ++head)
@@ -113,14 +128,14 @@ TEST_P(FusedRegions, NormQkv) {
           got_v.push_back(problem.cache().at(problem.index(sequence, position, 1, head) + d));
         }
     });
-    EXPECT_LE(relative_error(got_k, want_k), bound());
-    EXPECT_LE(relative_error(got_v, want_v), bound());
+    EXPECT_LE(relative_error(got_k, want_k), bound(format));
+    EXPECT_LE(relative_error(got_v, want_v), bound(format));
     if (dtype() != DataType::f32) continue;
 
     problem.cache() = before;
     step = problem.whole();
-    Cells xn = normed(x, norm_weight, norm_bias), sq = linear(xn, wq, bq, width_), sk = linear(xn, wk, bk, width_),
-          sv = linear(xn, wv, bv, width_);
+    Cells xn = normed(x, norm_weight, norm_bias), sq = linear(xn, wq, bq), sk = linear(xn, wk, bk),
+          sv = linear(xn, wv, bv);
     if (rotary != 0) {
       run(kernels().rope, {.x = sq.data(),
                            .angles = angles.floats(),
@@ -144,19 +159,22 @@ TEST_P(FusedRegions, NormQkv) {
 }
 
 TEST_P(FusedRegions, NormMlpUp) {
-  for (int i = 0; i < 12; ++i) {
+  for (const WeightFormat& format : all_formats()) {
     SetUp();
     const std::int64_t outputs = draw_width();
     if (tokens_ * outputs < 64) tokens_ = draw_rows(outputs);
     const bool gated = coin();
     const auto activation = static_cast<Activation>(draw(0, 6));
-    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, width " << width_ << ", " << outputs << " outputs, "
-                                      << workers_ << " workers, gated " << gated << ", activation "
-                                      << static_cast<int>(activation) << ", norm " << static_cast<int>(norm_));
+    SCOPED_TRACE(::testing::Message() << to_string(format) << ": " << tokens_ << " tokens, width " << width_ << ", "
+                                      << outputs << " outputs, " << workers_ << " workers, gated " << gated
+                                      << ", activation " << static_cast<int>(activation) << ", norm "
+                                      << static_cast<int>(norm_));
     const double scale = 1.0 / std::sqrt(static_cast<double>(width_));
     Cells x(dtype(), normal(tokens_ * width_)), norm_weight(DataType::f32, normal(width_, 0.3, 1.0)),
         norm_bias(DataType::f32, maybe(width_));
-    Cells up(dtype(), normal(outputs * width_, scale)), gate(dtype(), normal(outputs * width_, scale));
+    const CodedMatrix up_codes = random_matrix(random_, format, outputs, width_, scale),
+                      gate_codes = random_matrix(random_, format, outputs, width_, scale);
+    const Packed up(up_codes), gate(gate_codes, 4);
     Cells up_bias(DataType::f32, maybe(outputs)), gate_bias(DataType::f32, gated ? maybe(outputs) : Values{}),
         y(dtype(), tokens_ * outputs);
     run(kernels().norm_mlp_up,
@@ -165,24 +183,21 @@ TEST_P(FusedRegions, NormMlpUp) {
                       .norm_weight = norm_weight.floats(),
                       .norm_bias = pointer(norm_bias),
                       .eps = eps,
-                      .gate = {gated ? gate.data() : nullptr, pointer(gate_bias)},
-                      .up = {up.data(), pointer(up_bias)},
+                      .gate = {gated ? gate.matrix() : PackedMatrix{}, pointer(gate_bias)},
+                      .up = {up.matrix(), pointer(up_bias)},
                       .activation = activation,
                       .y = y.data(),
-                      .tokens = tokens_,
-                      .width = width_,
-                      .outputs = outputs},
-        workers_, {.max_inputs = width_});
-    const Values rows = norm64(norm_, x.values(), norm_weight.values(), norm_bias.values(), eps, width_);
-    const Values want_up = linear64(rows, up.values(), up_bias.values(), width_);
-    Values want = gated ? linear64(rows, gate.values(), gate_bias.values(), width_) : want_up;
+                      .tokens = tokens_},
+        workers_, bounds());
+    const Values rows = rows64(x, norm_weight, norm_bias, format);
+    const Values want_up = linear64(rows, up_codes, up_bias.values());
+    Values want = gated ? linear64(rows, gate_codes, gate_bias.values()) : want_up;
     for (std::size_t j = 0; j < want.size(); ++j)
       want[j] = activation64(activation, want[j]) * (gated ? want_up[j] : 1.0);
-    expect_close(y, want, bound());
+    expect_close(y, want, bound(format));
     if (dtype() != DataType::f32) continue;
 
-    Cells xn = normed(x, norm_weight, norm_bias), su = linear(xn, up, up_bias, width_),
-          sg = linear(xn, gate, gate_bias, width_);
+    Cells xn = normed(x, norm_weight, norm_bias), su = linear(xn, up, up_bias), sg = linear(xn, gate, gate_bias);
     Cells sy(dtype(), y.size());
     run(kernels().activate, {.x = gated ? sg.data() : su.data(),
                              .up = gated ? su.data() : nullptr,
@@ -196,32 +211,31 @@ TEST_P(FusedRegions, NormMlpUp) {
 }
 
 TEST_P(FusedRegions, OutputResidual) {
-  for (int i = 0; i < 12; ++i) {
+  for (const WeightFormat& format : all_formats()) {
     SetUp();
     const std::int64_t outputs = draw_width();
     if (tokens_ * outputs < 64) tokens_ = draw_rows(outputs);
-    SCOPED_TRACE(::testing::Message() << tokens_ << " tokens, " << width_ << " inputs, " << outputs << " outputs, "
-                                      << workers_ << " workers");
-    Cells x(dtype(), normal(tokens_ * width_)), weight(dtype(), normal(outputs * width_)),
-        bias(DataType::f32, maybe(outputs));
+    SCOPED_TRACE(::testing::Message() << to_string(format) << ": " << tokens_ << " tokens, " << width_ << " inputs, "
+                                      << outputs << " outputs, " << workers_ << " workers");
+    const CodedMatrix codes = random_matrix(random_, format, outputs, width_);
+    const Packed weight(codes, 4 * draw(0, 4));
+    Cells x(dtype(), normal(tokens_ * width_)), bias(DataType::f32, maybe(outputs));
     Cells residual(dtype(), normal(tokens_ * outputs)), y(dtype(), residual.size());
     OutputResidualArgs args{.x = x.data(),
-                            .output = {weight.data(), pointer(bias)},
+                            .output = {weight.matrix(), pointer(bias)},
                             .residual = residual.data(),
                             .y = y.data(),
-                            .tokens = tokens_,
-                            .inputs = width_,
-                            .outputs = outputs};
-    run(kernels().output_residual, args, workers_);
-    expect_close(y, add64(linear64(x.values(), weight.values(), bias.values(), width_), residual.values()), bound());
+                            .tokens = tokens_};
+    run(kernels().output_residual, args, workers_, bounds());
+    expect_close(y, add64(linear64(x.values(), codes, bias.values()), residual.values()), bound(format));
     if (dtype() == DataType::f32) {
-      Cells sy = linear(x, weight, bias, width_);
+      Cells sy = linear(x, weight, bias);
       run(kernels().residual,
           {.a = residual.data(), .b = sy.data(), .y = sy.data(), .tokens = tokens_, .width = outputs});
       EXPECT_EQ(y.bits(), sy.bits());
     }
     args.y = residual.data();
-    run(kernels().output_residual, args, workers_);
+    run(kernels().output_residual, args, workers_, bounds());
     EXPECT_EQ(residual.bits(), y.bits());  // in place
   }
 }

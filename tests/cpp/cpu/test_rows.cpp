@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "float64.h"
 #include "kernel_testing.h"
+#include "packed.h"
 
 namespace lamella::cpu::testing {
 namespace {
@@ -18,6 +18,9 @@ class Rows : public KernelTest {
     for (auto& id : ids) id = static_cast<std::int32_t>(draw(0, below - 1));
     return ids;
   }
+  WeightFormat draw_format() {
+    return all_formats()[static_cast<std::size_t>(draw(0, static_cast<std::int64_t>(all_formats().size()) - 1))];
+  }
   void add_row(Values& y, std::int64_t to, const Cells& table, std::int64_t row) const {
     for (std::int64_t i = 0; i < width_; ++i)
       y[static_cast<std::size_t>(to * width_ + i)] += table.at(row * width_ + i);
@@ -28,34 +31,41 @@ class Rows : public KernelTest {
 };
 
 TEST_P(Rows, Embed) {
-  for (int i = 0; i < 20; ++i) {
+  for (const WeightFormat& format : all_formats()) {
     SetUp();
     const bool positions = draw(0, 1) == 1, types = draw(0, 1) == 1;
     const std::int32_t offset = static_cast<std::int32_t>(draw(0, 2));
-    Cells tokens(dtype(), normal(50 * width_)), position_rows(dtype(), normal(32 * width_)),
-        type_rows(dtype(), normal(2 * width_));
+    SCOPED_TRACE(::testing::Message() << to_string(format) << ", " << tokens_ << " x " << width_ << ", positions "
+                                      << positions << ", types " << types << ", " << workers_ << " workers");
+    const CodedMatrix tokens = draw(0, 1) == 1 ? extreme_matrix(random_, format, 50, width_)
+                                               : random_matrix(random_, format, 50, width_),
+                      position_rows = random_matrix(random_, draw_format(), 32, width_),
+                      type_rows = random_matrix(random_, draw_format(), 2, width_);
+    const Packed token_table(tokens, 4 * draw(0, 4)), position_table(position_rows), type_table(type_rows, 4);
     const auto token_ids = ids(tokens_, 50), position_ids = ids(tokens_, 30), type_ids = ids(tokens_, 2);
     Cells y(dtype(), tokens_ * width_);
     run(kernels().embed,
         EmbedArgs{.token_ids = token_ids.data(),
                   .positions = position_ids.data(),
                   .token_types = type_ids.data(),
-                  .token_table = tokens.data(),
-                  .position_table = positions ? position_rows.data() : nullptr,
-                  .type_table = types ? type_rows.data() : nullptr,
+                  .token_table = token_table.matrix(),
+                  .position_table = positions ? position_table.matrix() : PackedMatrix{},
+                  .type_table = types ? type_table.matrix() : PackedMatrix{},
                   .y = y.data(),
                   .tokens = tokens_,
                   .width = width_,
                   .position_offset = offset},
-        workers_);
-    Values want(static_cast<std::size_t>(tokens_ * width_));
-    for (std::int64_t t = 0; t < tokens_; ++t) {
-      const auto at = static_cast<std::size_t>(t);
-      add_row(want, t, tokens, token_ids[at]);
-      if (positions) add_row(want, t, position_rows, position_ids[at] + offset);
-      if (types) add_row(want, t, type_rows, type_ids[at]);
-    }
-    expect_close(y, want, bound_of(dtype()));
+        workers_, {.max_inputs = width_});
+    // Token, type and position in this order, each sum rounded to fp32: nothing is left open, to the bit.
+    Values want;
+    for (std::size_t t = 0; t < token_ids.size(); ++t)
+      for (std::int64_t i = 0; i < width_; ++i) {
+        float sum = tokens.value(token_ids[t], i);
+        if (types) sum += type_rows.value(type_ids[t], i);
+        if (positions) sum += position_rows.value(position_ids[t] + offset, i);
+        want.push_back(sum);
+      }
+    expect_within(y, want, Values(want.size(), 0.0));
   }
 }
 
@@ -83,16 +93,17 @@ TEST_P(Rows, AddBiasAndResidual) {
 }
 
 TEST_P(Rows, ResultsRoundToNearestEven) {
-  if (dtype() != DataType::bf16) return;
-  // 1 + k / 512: bf16 has steps of 1 / 128 there, so that ties and both their sides occur; one sum overflows, one is
-  // not a number.
+  if (dtype() == DataType::f32) return;
+  // From 1 on bf16 has steps of 2^-7 and fp16 of 2^-10: addends of a quarter step, so that ties and both their sides
+  // occur; one sum overflows, one is not a number.
+  const double step_from_1 = dtype() == DataType::bf16 ? 0x1p-7 : 0x1p-10;
   Values addends;
-  for (int k = -70; k < 70; ++k) addends.push_back(k / 512.0);
+  for (int k = -70; k < 70; ++k) addends.push_back(k * step_from_1 / 4.0);
   addends.insert(addends.end(), {NAN, INFINITY, -1.0});
   Cells ones(dtype(), Values(addends.size(), 1.0)), b(dtype(), addends), y(dtype(), ones.size());
   run(kernels().residual, ResidualArgs{.a = ones.data(), .b = b.data(), .y = y.data(), .tokens = 1, .width = y.size()});
   for (std::int64_t i = 0; i < y.size(); ++i) {
-    const float sum = 1.0F + static_cast<float>(b.at(i)), step = std::abs(sum) < 1.0F ? 0x1p-8F : 0x1p-7F;
+    const double sum = 1.0 + b.at(i), step = std::abs(sum) < 1.0 ? step_from_1 / 2 : step_from_1;
     const double want = std::isfinite(sum) ? std::nearbyint(sum / step) * step : sum;
     if (std::isnan(want)) {
       EXPECT_TRUE(std::isnan(y.at(i)));
@@ -100,6 +111,13 @@ TEST_P(Rows, ResultsRoundToNearestEven) {
       EXPECT_EQ(y.at(i), want) << sum;
     }
   }
+  // The largest numbers, and what lies beyond them. (Subnormals: 2^-14 less steps of 2^-24 for fp16.)
+  const double largest = dtype() == DataType::bf16 ? 0x1.fep127 : 65504.0,
+               tiny = dtype() == DataType::bf16 ? 0x1p-126 : 0x1p-14;
+  Cells a2(dtype(), Values{largest, largest, -largest, tiny, tiny * 1.5}),
+      b2(dtype(), Values{largest, 0.0, -largest, -tiny / 4, -tiny}), y2(dtype(), 5);
+  run(kernels().residual, ResidualArgs{.a = a2.data(), .b = b2.data(), .y = y2.data(), .tokens = 1, .width = 5});
+  EXPECT_EQ(y2.values(), (Values{INFINITY, largest, -INFINITY, tiny * 0.75, tiny * 0.5}));
 }
 
 TEST_P(Rows, GatherRows) {
