@@ -1,5 +1,6 @@
 #include "store/spec_json.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -131,13 +132,28 @@ void fields(Visit& visit, As<ModelSpec> auto& s) {
   visit("head", s.head);
 }
 
+/// Whether a text needs no escapes in JSON, nor in a message.
+bool is_plain(std::string_view text) noexcept {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~' && c != '"' && c != '\\'; });
+}
+
 // ---- writing -------------------------------------------------------------------------------------------------------------
 
 struct Writer {
   std::string text;
+  const std::function<void(std::string_view)>* out = nullptr;  // takes the text in pieces, where there is one
+
+  /// Keeps the last character, which decides about the next comma.
+  void hand_on() {
+    constexpr std::size_t piece = 4096;
+    if (out == nullptr || text.size() < piece) return;
+    (*out)(std::string_view(text).substr(0, text.size() - 1));
+    text.erase(0, text.size() - 1);
+  }
 
   template <typename Field>
   void operator()(std::string_view name, const Field& field) {
+    hand_on();
     if (text.back() != '{') text += ',';
     text += concat('"', name, "\":");
     write(field);
@@ -158,8 +174,7 @@ struct Writer {
   }
   /// The family's name: letters, digits and a few signs, nothing to escape.
   void write(const std::string& value) {
-    for (const char c : value)
-      check(c >= ' ' && c <= '~' && c != '"' && c != '\\', "a family's name is written in plain ASCII: ", quoted(value));
+    check(is_plain(value), "a family's name is written in plain ASCII: ", quoted(value));
     text += concat('"', value, '"');
   }
   template <typename Item>
@@ -173,6 +188,7 @@ struct Writer {
     for (std::size_t i = 0; i < items.size(); ++i) {
       if (i > 0) text += ',';
       write(items[i]);
+      hand_on();
     }
     text += ']';
   }
@@ -189,9 +205,12 @@ struct Writer {
 
 /// One object's members by name; what no field has asked for in the end is an error.
 class Reader {
+  static constexpr std::size_t most_members = 64, longest_text = 256;  // far above what any record needs
+
  public:
   Reader(io::json::Value object, std::string path) : path_(std::move(path)) {
     require(object.is(io::json::Kind::object), path_, "an object");
+    require(object.size() <= most_members, path_, concat("an object of at most ", most_members, " fields"));
     object.members([&](io::json::Value key, io::json::Value value) { members_.emplace(key.string(), value); });
   }
 
@@ -253,6 +272,8 @@ class Reader {
   static void read(io::json::Value value, const std::string& at, std::string& field) {
     require(value.is(io::json::Kind::string), at, "a text");
     field = value.string();
+    require(field.size() <= longest_text && is_plain(field), at,
+            concat("at most ", longest_text, " characters of plain ASCII"));
   }
   template <typename Item>
   static void read(io::json::Value value, const std::string& at, std::optional<Item>& field) {
@@ -263,6 +284,8 @@ class Reader {
   static void read(io::json::Value value, const std::string& at, std::vector<Item>& field) {
     require(value.is(io::json::Kind::array), at, "a list");
     field.clear();
+    // Exactly, where an item is no longer than its text can be: growing by doubling would hold it three times.
+    if constexpr (std::is_arithmetic_v<Item>) field.reserve(value.size());
     value.each([&](io::json::Value item) {
       const std::string item_at = concat(at, "[", field.size(), "]");
       read(item, item_at, field.emplace_back());
@@ -284,6 +307,12 @@ std::string to_json(const ModelSpec& spec) {
   Writer writer;
   writer.write(spec);
   return std::move(writer.text);
+}
+
+void write_json(const ModelSpec& spec, const std::function<void(std::string_view)>& out) {
+  Writer writer{.text = {}, .out = &out};
+  writer.write(spec);
+  out(writer.text);
 }
 
 ModelSpec spec_from_json(io::json::Value object) {

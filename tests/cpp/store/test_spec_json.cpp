@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/check.h"
 #include "lamella/error.h"
 #include "specs.h"
 
@@ -46,6 +47,9 @@ TEST(SpecJson, ComesBackAsItWas) {
   for (const ModelSpec& spec : {llama_like(3), gpt2_like(), neox_like(), bert_like(), unusual()}) {
     const std::string text = to_json(spec);
     EXPECT_EQ(to_json(parsed(text)), text) << spec.family;
+    std::string pieces;
+    write_json(spec, [&](std::string_view piece) { pieces += piece; });
+    EXPECT_EQ(pieces, text);
   }
   const ModelSpec spec = unusual(), back = parsed(to_json(spec));
   EXPECT_EQ(back.layers[1].attention.rope, spec.layers[1].attention.rope);
@@ -68,6 +72,18 @@ std::string with(std::string text, std::string_view from, std::string_view to) {
   return text.replace(at, from.size(), to);
 }
 
+TEST(SpecJson, IsWrittenInPieces) {
+  const ModelSpec spec = gpt2_like(40);
+  std::size_t longest = 0;
+  std::string pieces;
+  write_json(spec, [&](std::string_view piece) {
+    longest = std::max(longest, piece.size());
+    pieces += piece;
+  });
+  EXPECT_EQ(pieces, to_json(spec));
+  EXPECT_LT(longest, 5000U);
+}
+
 TEST(SpecJson, RefusesWhatItDoesNotKnowByName) {
   const std::string text = to_json(gpt2_like(1));
   const auto expect = [&](std::string_view from, std::string_view to, std::string_view message) {
@@ -84,6 +100,11 @@ TEST(SpecJson, RefusesWhatItDoesNotKnowByName) {
   expect("\"scale\":1", "\"scale\":1e60", "embedding.scale is not a number in range");
   expect("\"layers\":[", "\"layers\":[7,", "layers[0] is not an object");
   expect("\"heads\":5", "\"heads\":7", "heads");  // validate(): heads and kv_heads contradict
+  expect("\"family\":\"gpt2\"", "\"family\":\"g\\u00e9\"", "family is not at most 256 characters of plain ASCII");
+  expect("\"family\":\"gpt2\"", concat("\"family\":\"", std::string(257, 'x'), '"'), "family is not at most 256");
+  std::string many;
+  for (int i = 0; i < 60; ++i) many += concat("\"k", i, "\":0,");
+  expect("\"vocab\"", many + "\"vocab\"", "is not an object of at most 64 fields");
   EXPECT_NE(refusal("[]").find("is not an object"), std::string::npos);
 }
 

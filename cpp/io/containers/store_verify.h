@@ -1,0 +1,26 @@
+// The segments of a packed store against their checksums: what reading the header leaves unchecked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "base/thread_team.h"
+#include "io/containers/store.h"
+#include "io/file.h"
+
+namespace lamella::io {
+
+/// Throws invalid_checkpoint naming `file`, segment, layer and bytes where `found`, the XXH64 of the segment's bytes, is
+/// not what the header says. For whoever has the segment in memory anyway.
+void check_segment_checksum(const StoreHeader& header, std::size_t index, std::uint64_t found, std::string_view file);
+
+/// Reads a segment and the padding in it and after it, a megabyte at a time, and checks all of it. Errors:
+/// invalid_checkpoint as above, or for padding that is not zero; io_error and checkpoint_changed from the reader.
+void verify_segment(const File& file, Reader& reader, const StoreHeader& header, std::size_t index);
+
+/// verify_segment for all of them, on all threads of `team`, and that the file stayed the same meanwhile
+/// (checkpoint_changed). Of several damaged segments the first is named.
+void verify_store(const File& file, Reader& reader, const StoreHeader& header, ThreadTeam& team);
+
+}  // namespace lamella::io

@@ -1,0 +1,67 @@
+#include "store_files.h"
+
+#include <gtest/gtest.h>
+
+#include <span>
+
+#include "base/checksum.h"
+#include "io/refuse.h"
+#include "specs.h"
+
+namespace lamella::test {
+
+ModelSpec tiny_spec() {
+  ModelSpec spec = testing::llama_like(1);
+  spec.vocab = 19, spec.hidden = 12, spec.max_positions = 16;
+  spec.layers[0].attention = {
+      .heads = 2, .kv_heads = 1, .head_dim = 6, .scale = 0.408F, .qkv_bias = true, .rope = RopeSpec{.rotary_dim = 6}};
+  spec.layers[0].mlp.intermediate = 22;
+  return spec;
+}
+
+std::vector<WeightFormat> formats_in_turn(const ModelSpec& spec, const std::vector<WeightFormat>& matrices) {
+  std::vector<WeightFormat> out;
+  std::size_t turn = 0;
+  for (const WeightDeclaration& weight : declare_weights(spec))
+    out.push_back(is_vector(weight.id.slot) ? formats::f32 : matrices.at(turn++ % matrices.size()));
+  return out;
+}
+
+std::string store_file(const ModelSpec& spec, const std::vector<WeightFormat>& matrices, std::uint64_t seed) {
+  io::StoreHeader header =
+      io::plan_store(spec, {{"packed from", "a \"test\"\n\xc3\xa9"}}, formats_in_turn(spec, matrices));
+  std::string file(header.file_bytes, '\0');
+  std::uint64_t state = seed;
+  for (const io::StoreWeight& weight : header.weights)
+    for (std::uint64_t i = 0; i < weight.bytes; ++i) {
+      state = state * 6364136223846793005 + 1442695040888963407;
+      file[header.segments[weight.segment].offset + weight.offset + i] = static_cast<char>(state >> 40 | 1);
+    }
+  for (io::StoreSegment& segment : header.segments)
+    segment.xxh64 = xxh64(std::as_bytes(std::span(file)).subspan(segment.offset, segment.bytes));
+  const std::string head = io::encode_store_header(header);
+  EXPECT_EQ(head.size(), header.header_bytes);
+  return file.replace(0, head.size(), head);
+}
+
+std::string metadata_of(std::string_view file) {
+  const auto prologue = io::decode_store_prologue(std::as_bytes(std::span(file)), file.size(), "test");
+  return std::string(file.substr(io::store_prologue_bytes, prologue.metadata_bytes));
+}
+
+std::string sealed(std::string_view metadata, std::uint64_t file_bytes) {
+  std::string out(
+      io::as_text(io::encode_store_prologue({.version = 1,
+                                             .metadata_bytes = metadata.size(),
+                                             .file_bytes = file_bytes,
+                                             .metadata_xxh64 = xxh64(std::as_bytes(std::span(metadata)))})));
+  out += metadata;
+  out.resize(io::store_header_bytes(metadata.size()));
+  return out;
+}
+
+io::StoreHeader parse_store(std::string_view file) {
+  return io::parse_store_header(std::as_bytes(std::span(file)), file.size(), "m.lamella");
+}
+
+}  // namespace lamella::test
