@@ -47,8 +47,8 @@ def exact_probabilities(
     weights = np.exp(scaled - scaled.max())
     order = np.argsort(-weights, kind="stable")
     sorted_weights = weights[order] / weights.sum()
-    before = np.cumsum(sorted_weights) - sorted_weights  # the mass of all better tokens
-    cut = before >= top_p
+    before = np.cumsum(sorted_weights) - sorted_weights  # the mass of all better tokens; rounding may bring it to 1
+    cut = (before >= top_p) & (top_p < 1.0)
     cut[0] = False
     weights[order[cut]] = 0.0
     return weights / weights.sum()

@@ -45,6 +45,7 @@ TEST_P(VerifyRefuses, Plan) {
   EXPECT_NE(refusal(plan).find(GetParam().message), std::string::npos) << refusal(plan);
 }
 
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test program that cannot start has failed
 const Breakage breakages[] = {
     {"UseBeforeDefinition", [](Plan& p) { std::swap(p.ops[2], p.ops[3]); }, "before it is defined"},
     {"SecondDefinition", [](Plan& p) { p.ops.insert(p.ops.begin() + 3, p.ops[2]); }, "a second time"},
