@@ -12,7 +12,10 @@ KvBlockPool::KvBlockPool(std::int64_t blocks) : total_(blocks), free_(static_cas
 }
 
 bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
+  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(),
+        " of ", total_);
   if (count > static_cast<std::int64_t>(free_.size())) return false;
+  blocks.reserve(blocks.size() + static_cast<std::size_t>(count));  // from here on nothing fails
   for (std::int64_t i = 0; i < count; ++i) {
     blocks.push_back(free_.back());
     free_.pop_back();
@@ -20,11 +23,9 @@ bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
   return true;
 }
 
-void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) {
-  free_.insert(free_.end(), blocks.rbegin(), blocks.rend());
+void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) noexcept {
+  free_.insert(free_.end(), blocks.rbegin(), blocks.rend());  // has had room for all blocks from the start
   blocks.clear();
-  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(),
-        " of ", total_);
 }
 
 std::size_t KvMemory::planned_bytes(const Plan& plan) {

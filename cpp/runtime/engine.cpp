@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 
 #include "base/check.h"
 #include "plan/passes/deep_fusion.h"
@@ -17,6 +18,19 @@ constexpr std::int64_t most_logit_rows = 64;
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// The exception that is being handled, as a request reports it.
+Error handled_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return {ErrorCode::out_of_memory, "the host ran out of memory during a step; run fewer requests at once"};
+  } catch (const std::exception& error) {
+    return {ErrorCode::internal, concat("a step failed: ", error.what())};
+  }
 }
 
 std::uint64_t kv_bytes_per_block(const Plan& plan) {
@@ -238,30 +252,27 @@ RequestId Engine::submit(Request request) {
     throw;
   }
   const std::lock_guard lock(state_);
+  const RequestId id = scheduler_->add(std::move(request), now_seconds());
   ++counters_.received;
-  return scheduler_->add(std::move(request), now_seconds());
+  return id;
 }
 
 bool Engine::step() {
   const std::lock_guard one_step(stepping_);
   std::vector<Scheduled> parts;
-  std::optional<StepInput> input;
   {
     const std::lock_guard lock(state_);
     for (Sequence* sequence : scheduler_->cancel_requested()) end(*sequence, FinishReason::cancelled);
     parts = scheduler_->next();
     if (parts.empty()) return false;
-    input = scheduler_->step_input(parts);
   }
-  // A cancel meanwhile only marks the sequence; its blocks stay until commit.
+  // Without state_, a cancel only marks the sequence: its tokens and blocks stay as they are until commit.
   std::span<const float> logits;
   std::optional<Error> failure;
   try {
-    logits = executor(PlanOutput::logits).run(*input);
-  } catch (const Error& error) {
-    failure = error;
-  } catch (const std::bad_alloc&) {
-    failure = Error(ErrorCode::out_of_memory, "the host ran out of memory during a step");
+    logits = executor(PlanOutput::logits).run(scheduler_->step_input(parts));
+  } catch (const std::exception&) {
+    failure = handled_error();
   }
   const std::lock_guard lock(state_);
   if (failure) {
@@ -277,28 +288,28 @@ void Engine::commit(const std::vector<Scheduled>& parts, std::span<const float> 
   std::size_t row = 0;
   for (const Scheduled& part : parts) {
     Sequence& sequence = *part.sequence;
-    sequence.cached += part.tokens;
     if (sequence.cancel_requested) {
       end(sequence, FinishReason::cancelled);
     } else if (part.samples) {
       take_token(sequence, logits.subspan(row * vocabulary, vocabulary));
     }
+    sequence.cached += part.tokens;  // last: whatever throws before it, the next step computes this part again
     row += part.samples ? 1 : 0;
   }
 }
 
 void Engine::take_token(Sequence& sequence, std::span<const float> logits) {
-  std::int32_t token = 0;
   try {
-    token = sample(logits, sequence.sampling, 0, static_cast<std::int64_t>(sequence.tokens.size()));
-  } catch (const Error& error) {
+    const std::int32_t token = sample(logits, sequence.sampling, 0, static_cast<std::int64_t>(sequence.tokens.size()));
+    if (sequence.first_token_s == 0.0) sequence.first_token_s = now_seconds() - sequence.submitted_s;
+    if (std::ranges::find(sequence.sampling.stop_token_ids, token) != sequence.sampling.stop_token_ids.end())
+      return end(sequence, FinishReason::stop);
+    sequence.tokens.push_back(token);
+  } catch (const std::exception&) {
+    const Error error = handled_error();
     kv_memory_->clear(sequence.blocks);  // a later request must not meet NaN in a block's unused slots
     return end(sequence, FinishReason::error, error);
   }
-  if (sequence.first_token_s == 0.0) sequence.first_token_s = now_seconds() - sequence.submitted_s;
-  if (std::ranges::find(sequence.sampling.stop_token_ids, token) != sequence.sampling.stop_token_ids.end())
-    return end(sequence, FinishReason::stop);
-  sequence.tokens.push_back(token);
   if (static_cast<std::int64_t>(sequence.tokens.size()) - sequence.prompt_tokens >= sequence.sampling.max_tokens)
     end(sequence, FinishReason::length);
 }

@@ -8,22 +8,6 @@
 namespace lamella::testing {
 namespace {
 
-/// Steps until the request is over; its generated tokens.
-std::vector<std::int32_t> finish(Engine& engine, RequestId id) {
-  std::vector<std::int32_t> tokens;
-  for (;;) {
-    engine.step();
-    const Progress progress = engine.poll(id);
-    tokens.insert(tokens.end(), progress.new_tokens.begin(), progress.new_tokens.end());
-    if (progress.reason != FinishReason::running) return tokens;
-  }
-}
-
-void expect_balanced(const Engine& engine) {
-  const EngineStats stats = engine.stats();
-  EXPECT_EQ(stats.received, stats.running + stats.finished + stats.cancelled + stats.rejected + stats.failed);
-}
-
 ErrorCode refusal(Engine& engine, const Request& request) {
   try {
     static_cast<void>(engine.submit(request));
