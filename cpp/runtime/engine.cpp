@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <thread>
 
 #include "base/check.h"
 #include "plan/passes/deep_fusion.h"
@@ -352,11 +353,16 @@ void Engine::cancel(RequestId id) {
 
 // ---- whole sequences at once -----------------------------------------------------------------------------------------
 
-std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
+std::vector<float> Engine::logits(std::span<const std::int32_t> tokens, const Interrupt& interrupt) {
   if (is_encoder())
     throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is an encoder: it has no logits; use encode()"));
   validate_tokens(tokens);
-  const std::lock_guard one_step(stepping_);
+  std::unique_lock alone(whole_sequence_, std::try_to_lock);
+  while (!alone.owns_lock()) {  // the other call may take long, and this one can be interrupted
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (interrupt) interrupt();
+    static_cast<void>(alone.try_lock());
+  }
   HeldBlocks held(*kv_blocks_, state_);
   const auto length = static_cast<std::int64_t>(tokens.size());
   const std::vector<std::int32_t>& blocks = held.take(length);
@@ -364,6 +370,8 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
   result.reserve(tokens.size() * static_cast<std::size_t>(spec_.vocab));
   const std::int64_t at_once = std::min(most_logit_rows, config_.max_num_batched_tokens);
   for (std::int64_t begin = 0; begin < length; begin += at_once) {
+    if (begin > 0 && interrupt) interrupt();
+    const std::lock_guard one_step(stepping_);
     const std::int64_t count = std::min(at_once, length - begin);
     const std::span<const float> rows =
         executor(PlanOutput::logits).run(chunk_step({{tokens, begin, count, blocks}}, true));
@@ -372,7 +380,8 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
   return result;
 }
 
-std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std::int32_t>>& inputs, Pooling pooling) {
+std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std::int32_t>>& inputs, Pooling pooling,
+                                               const Interrupt& interrupt) {
   if (!is_encoder())
     throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is a decoder; encode() is for encoders"));
   validate_each("input", inputs, [&](const std::vector<std::int32_t>& input) { validate_tokens(input); });
@@ -381,9 +390,10 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
                                                          : PlanOutput::hidden;
   require_output(spec_, output);
   const auto hidden = static_cast<std::size_t>(spec_.hidden);
-  const std::lock_guard one_step(stepping_);
   std::vector<std::vector<float>> results;
   while (results.size() < inputs.size()) {
+    if (!results.empty() && interrupt) interrupt();
+    const std::lock_guard one_step(stepping_);
     HeldBlocks held(*kv_blocks_, state_);
     std::vector<Chunk> chunks;
     std::int64_t budget = config_.max_num_batched_tokens;

@@ -45,6 +45,9 @@ enum class Pooling : std::uint8_t { none, mean, cls, pooler };
 /// whoever calls it, so that callers who step until their own request is over serve one another.
 class Engine {
  public:
+  /// Called between two steps of a call that takes several; what it throws ends the call, which then leaves nothing
+  /// behind. Other threads' steps may run meanwhile.
+  using Interrupt = std::function<void()>;
   /// Puts weights where the engine wants them; called once, after the memory budget was checked.
   using FillWeights = std::function<void(ResidentWeights&, ThreadTeam&)>;
 
@@ -68,11 +71,11 @@ class Engine {
 
   /// Logits of every position, [tokens][vocabulary]. Errors: as submit, and overloaded while other requests hold the KV
   /// cache.
-  [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> tokens);
+  [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> tokens, const Interrupt& interrupt = {});
   /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Inputs longer than the context:
   /// context_too_long.
   [[nodiscard]] std::vector<std::vector<float>> encode(const std::vector<std::vector<std::int32_t>>& inputs,
-                                                       Pooling pooling);
+                                                       Pooling pooling, const Interrupt& interrupt = {});
 
   /// The plan's ops with cost, roofline and measured time for a uniform step; runs it three times on scratch KV blocks.
   [[nodiscard]] std::vector<ExplainRow> explain(const StepShape& shape);
@@ -112,6 +115,7 @@ class Engine {
   std::map<PlanOutput, std::unique_ptr<Executor>> executors_;
   Roofline roofline_;
 
+  std::mutex whole_sequence_;  // one logits() at a time: two would refuse each other the KV cache; taken first
   std::mutex stepping_;  // one step at a time; taken before state_
   mutable std::mutex state_;  // scheduler, blocks and counters
   EngineStats counters_;

@@ -1,7 +1,9 @@
 // What a request, a call or an allocation that fails leaves behind: nothing.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <new>
+#include <thread>
 
 #include "failing_new.h"
 #include "models.h"
@@ -84,6 +86,68 @@ TEST(EngineFaults, D3_ASubmitThatFailsLeavesNoTrace) {
     for (const RequestId id : ids) EXPECT_EQ(finish(*engine, id), expected);
   }
   EXPECT_EQ(engine->stats().finished, accepted);
+}
+
+struct Interrupted {};
+
+TEST(EngineFaults, G_AnInterruptEndsACallOfManyStepsBetweenTwoOfThem) {
+  const auto stop_at = [](int call, int& calls) {
+    return [call, &calls] {
+      if (++calls == call) throw Interrupted();
+    };
+  };
+  const std::unique_ptr<Engine> decoder = make_engine(llama_like()), encoder = make_engine(bert_like());
+  const std::vector<std::int32_t> tokens(100, 5);  // four steps of 32 tokens at most
+  const std::vector<std::vector<std::int32_t>> inputs(10, std::vector<std::int32_t>(40, 5));  // one a step of 64
+  const std::vector<float> logits = decoder->logits(tokens);
+  const std::vector<std::vector<float>> rows = encoder->encode(inputs, Pooling::mean);
+  for (const int at : {1, 3}) {
+    int calls = 0;
+    EXPECT_THROW(static_cast<void>(decoder->logits(tokens, stop_at(at, calls))), Interrupted);
+    EXPECT_EQ(calls, at);
+    calls = 0;
+    EXPECT_THROW(static_cast<void>(encoder->encode(inputs, Pooling::mean, stop_at(at, calls))), Interrupted);
+    EXPECT_EQ(calls, at);
+  }
+  int calls = 0;
+  EXPECT_EQ(decoder->logits(tokens, stop_at(0, calls)), logits);
+  EXPECT_EQ(calls, 3);
+  calls = 0;
+  EXPECT_EQ(encoder->encode(inputs, Pooling::mean, stop_at(0, calls)), rows);
+  EXPECT_EQ(calls, 9);
+  for (const auto& engine : {decoder.get(), encoder.get()}) EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+}
+
+TEST(EngineFaults, G_OtherThreadsStepBetweenTheStepsOfACallOfMany) {
+  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  const Request request{.prompt = {1, 2, 3}, .sampling = {.max_tokens = 5}};
+  const std::vector<std::int32_t> expected = finish(*engine, engine->submit(request)), tokens(100, 5);
+  const std::vector<float> logits = engine->logits(tokens);
+  std::vector<std::int32_t> generated;
+  const std::vector<float> again = engine->logits(tokens, [&] {
+    if (generated.empty()) generated = finish(*engine, engine->submit(request));  // would hang if stepping were locked
+  });
+  EXPECT_EQ(generated, expected);
+  EXPECT_EQ(again, logits);
+}
+
+TEST(EngineFaults, G_TwoCallsOfLogitsWaitForEachOther) {
+  // A cache of one sequence: the second has no blocks while the first runs, and is served after it.
+  const std::unique_ptr<Engine> engine =
+      make_engine(llama_like(), {.config = {.max_num_seqs = 1, .max_num_batched_tokens = 16}});
+  const std::vector<std::int32_t> tokens(120, 5);
+  const std::vector<float> expected = engine->logits(tokens);
+  std::vector<float> other;
+  std::thread second;
+  const std::vector<float> first = engine->logits(tokens, [&] {
+    if (second.joinable()) return;
+    std::atomic<int> waited{0};
+    second = std::thread([&other, &engine, &tokens, &waited] { other = engine->logits(tokens, [&] { ++waited; }); });
+    while (waited.load() < 3) std::this_thread::yield();
+  });
+  second.join();
+  EXPECT_EQ(first, expected);
+  EXPECT_EQ(other, expected);
 }
 
 }  // namespace
