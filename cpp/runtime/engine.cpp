@@ -420,7 +420,9 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
 
 const Roofline& Engine::roofline() {
   const std::lock_guard one_step(stepping_);
-  if (roofline_.bytes_per_s == 0.0) roofline_ = device_->measure_roofline();
+  if (roofline_.flops_per_s == 0.0)
+    roofline_ = device_->measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
+                                                                : std::nullopt);
   return roofline_;
 }
 

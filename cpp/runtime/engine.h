@@ -86,6 +86,8 @@ class Engine {
   [[nodiscard]] const EngineConfig& config() const noexcept { return config_; }
   [[nodiscard]] Device& device() noexcept { return *device_; }
   [[nodiscard]] bool is_encoder() const noexcept { return spec_.head.kind == HeadKind::hidden; }
+  /// What the device can do at most, measured at the first call within the memory budget; bytes_per_s is 0 where the
+  /// budget leaves too little for that.
   [[nodiscard]] const Roofline& roofline();
 
  private:

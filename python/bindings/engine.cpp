@@ -264,8 +264,16 @@ void bind_engine(nb::module_& m) {
       },
       "Kernel sets that this machine runs, best last.");
   m.def(
-      "measure_read_bandwidth", [](int threads) { return cpu::measure_read_bandwidth(threads); }, "threads"_a,
-      Released(), "Bytes/s that this many threads read from memory.");
+      "bandwidth_buffer", [] { return cpu::bandwidth_buffer(cpu::available_memory(), std::nullopt); },
+      "Bytes that `measure_read_bandwidth` takes now: 1 GiB, or a quarter of the memory available; 0 for too little.");
+  m.def(
+      "measure_read_bandwidth",
+      [](int threads) -> std::optional<double> {
+        const std::size_t bytes = cpu::bandwidth_buffer(cpu::available_memory(), std::nullopt);
+        if (bytes == 0) return std::nullopt;
+        return cpu::measure_read_bandwidth(threads, bytes);
+      },
+      "threads"_a, Released(), "Bytes/s that this many threads read from memory; None where too little of it is free.");
   m.def(
       "measure_peak_flops",
       [](int threads) { return cpu::measure_peak_flops(cpu::available_kernel_sets().back(), threads); }, "threads"_a,

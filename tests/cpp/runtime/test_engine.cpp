@@ -176,10 +176,24 @@ TEST(Engine, ExplainsItsPlanWithMeasuredTimes) {
   ASSERT_EQ(rows.size(), engine->plan().ops.size());
   for (const ExplainRow& row : rows) {
     EXPECT_TRUE(row.measured_s.has_value());
-    EXPECT_GE(row.roofline_s, 0.0);
+    EXPECT_GE(row.roofline_s.value_or(0.0), 0.0);
     EXPECT_FALSE(row.kernel.empty());
   }
   EXPECT_THROW(static_cast<void>(engine->explain(StepShape::uniform(5, 1, 20))), Error);
+}
+
+TEST(Engine, D2_ARooflineKeepsToTheBudget) {
+  const auto bandwidth_and_row = [](std::uint64_t budget) {
+    const std::unique_ptr<Engine> engine =
+        make_engine(llama_like(), {.config = {.max_num_seqs = 1, .memory_budget = budget}, .threads = 1});
+    const std::vector<ExplainRow> rows = engine->explain(StepShape::uniform(1, 1, 20));
+    return std::pair(engine->roofline().bytes_per_s, rows.front().roofline_s);
+  };
+  constexpr std::uint64_t mib = 1 << 20;
+  EXPECT_EQ(bandwidth_and_row(16 * mib), (std::pair(0.0, std::optional<double>())));  // too little for a measurement
+  const auto [bandwidth, row] = bandwidth_and_row(100 * mib);
+  EXPECT_GT(bandwidth, 0.0);
+  EXPECT_TRUE(row.has_value());
 }
 
 TEST(Engine, D1_RefusesBeforeWeightsAreTouched) {
