@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <new>
 #include <thread>
 
@@ -94,6 +95,9 @@ class HeldBlocks {
                   concat("the KV cache has ", pool_.total() - pool_.used(), " of ", pool_.total(),
                          " blocks free and this call needs ", count, "; wait for other requests to end"));
     return sequences_.back();
+  }
+  void clear(KvMemory& memory) const {
+    for (const std::vector<std::int32_t>& one : sequences_) memory.clear(one);
   }
 
  private:
@@ -408,8 +412,15 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
     std::size_t row = 0;
     for (const Chunk& chunk : chunks) {
       const std::size_t count = pooling == Pooling::none ? static_cast<std::size_t>(chunk.count) : 1;
-      const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(row * hidden);
-      results.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(count * hidden));
+      const std::span<const float> own = rows.subspan(row * hidden, count * hidden);
+      if (!std::ranges::all_of(own, [](float value) { return std::isfinite(value); })) {
+        held.clear(*kv_memory_);  // a later step must not meet NaN in a block's unused slots
+        throw Error(ErrorCode::numeric,
+                    concat("input ", results.size(), ": the model's rows hold NaN or infinity; its weights or the ",
+                           "dtype's range are at fault",
+                           inputs.size() == 1 ? "" : "; the other inputs of this call are lost, encode them again"));
+      }
+      results.emplace_back(own.begin(), own.end());
       row += count;
     }
   }

@@ -72,8 +72,8 @@ class Engine {
   /// Logits of every position, [tokens][vocabulary]. Errors: as submit, and overloaded while other requests hold the KV
   /// cache.
   [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> tokens, const Interrupt& interrupt = {});
-  /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Inputs longer than the context:
-  /// context_too_long.
+  /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Errors: context_too_long for an input longer
+  /// than the context; numeric, naming the input, where its rows hold NaN or infinity. An error loses all inputs.
   [[nodiscard]] std::vector<std::vector<float>> encode(const std::vector<std::vector<std::int32_t>>& inputs,
                                                        Pooling pooling, const Interrupt& interrupt = {});
 

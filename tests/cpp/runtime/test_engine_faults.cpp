@@ -11,6 +11,52 @@
 namespace lamella::testing {
 namespace {
 
+/// Token 7's embedding overflows: whoever says it gets NaN, nobody else does.
+void poison(ResidentWeights& weights, ThreadTeam& /*team*/) {
+  fill_lively(weights, 1);
+  auto* table = reinterpret_cast<float*>(weights.bytes({Slot::token_embedding, -1}).data());
+  for (int i = 0; i < 30; ++i) table[7 * 30 + i] = i % 2 == 0 ? 3e38F : -3e38F;
+}
+
+TEST(EngineFaults, A7_NaNFailsOneRequestOnlyAndLeavesNothingBehind) {
+  ModelSpec spec = gpt2_like();
+  // A head of its own, so that the poisoned row is no logit.
+  spec.head.tied = false;
+  Engine engine(spec, {.max_num_seqs = 4, .max_num_batched_tokens = 32},
+                std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 2}), poison);
+  const Request good{.prompt = {1, 2, 3}, .sampling = {.max_tokens = 8}};
+  const RequestId first = engine.submit(good);
+  const RequestId bad = engine.submit({.prompt = {4, 7, 5}, .sampling = {.max_tokens = 8}});
+  const std::vector<std::int32_t> expected = finish(engine, first);
+  Progress progress = engine.poll(bad);
+  EXPECT_EQ(progress.reason, FinishReason::error);
+  ASSERT_TRUE(progress.error.has_value());
+  EXPECT_EQ(progress.error->code(), ErrorCode::numeric);
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(finish(engine, engine.submit(good)), expected);
+  expect_balanced(engine);
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+}
+
+TEST(EngineFaults, A7_NaNFailsTheCallOfEncodeByTheInputsNumberAndLeavesNothingBehind) {
+  Engine engine(bert_like(), {.max_num_seqs = 4, .max_num_batched_tokens = 64},
+                std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 2}), poison);
+  const std::vector<std::vector<std::int32_t>> good(9, {1, 2, 3});
+  for (const Pooling pooling : {Pooling::none, Pooling::mean, Pooling::cls, Pooling::pooler}) {
+    const std::vector<std::vector<float>> expected = engine.encode(good, pooling);
+    std::vector<std::vector<std::int32_t>> inputs = good;
+    inputs[6] = {4, 7, 5};
+    try {
+      static_cast<void>(engine.encode(inputs, pooling));
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::numeric);
+      EXPECT_TRUE(std::string(error.what()).starts_with("input 6: ")) << error.what();
+    }
+    EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+    EXPECT_EQ(engine.encode(good, pooling), expected);
+  }
+}
+
 TEST(EngineFaults, D3_AnAllocationThatFailsInAStepCostsTheRequestsOfThatStepAtMost) {
   // Every allocation of a run of steps fails once. A request then ends as it would have, or as failed, with no token
   // that is not its own; and the engine is as it was.
