@@ -447,6 +447,12 @@ std::vector<ExplainRow> Engine::explain(const StepShape& shape) {
                 concat("a step of ", shape.sequences, " x ", new_tokens, " tokens at context ", context,
                        " exceeds the engine's limits: ", config_.max_num_seqs, " sequences, ",
                        config_.max_num_batched_tokens, " tokens, context ", config_.max_model_len));
+  const std::int64_t blocks = shape.sequences * KvBlockPool::blocks_for(context);
+  if (blocks > kv_blocks_->total())  // not overloaded: to wait would not help
+    throw Error(ErrorCode::out_of_memory,
+                concat("a step of ", shape.sequences, " sequences at context ", context, " needs ", blocks,
+                       " KV blocks and the cache has ", kv_blocks_->total(),
+                       " in all; explain fewer sequences, a shorter context, or raise memory_budget or max_num_seqs"));
   const Roofline roof = roofline();
   const std::lock_guard one_step(stepping_);
   HeldBlocks held(*kv_blocks_, state_);

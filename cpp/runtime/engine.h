@@ -78,6 +78,8 @@ class Engine {
                                                        Pooling pooling, const Interrupt& interrupt = {});
 
   /// The plan's ops with cost, roofline and measured time for a uniform step; runs it three times on scratch KV blocks.
+  /// Errors: invalid_argument for a step beyond the engine's limits, out_of_memory for one that the whole KV cache could
+  /// not hold, overloaded while other requests hold too much of it.
   [[nodiscard]] std::vector<ExplainRow> explain(const StepShape& shape);
   [[nodiscard]] const Plan& plan() const { return executor(default_output()).plan(); }
   [[nodiscard]] EngineStats stats() const;

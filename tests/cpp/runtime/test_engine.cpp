@@ -157,6 +157,28 @@ TEST(Engine, ExplainsItsPlanWithMeasuredTimes) {
   EXPECT_THROW(static_cast<void>(engine->explain(StepShape::uniform(5, 1, 20))), Error);
 }
 
+TEST(Engine, D2_AStepThatTheWholeKvCacheCannotHoldIsNotOverload) {
+  const auto code = [](Engine& engine) {
+    try {
+      static_cast<void>(engine.explain(StepShape::uniform(4, 1, 128)));
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::internal;
+  };
+  // Weights and activations, and a little more than the blocks of one sequence.
+  const EngineStats whole = make_engine(llama_like())->stats();
+  const std::uint64_t budget = whole.bytes_weights + whole.bytes_activations + whole.bytes_kv / 4 + 1000;
+  const std::unique_ptr<Engine> tight =
+      make_engine(llama_like(), {.config = {.max_num_seqs = 4, .max_num_batched_tokens = 32, .memory_budget = budget}});
+  EXPECT_LT(tight->stats().kv_blocks_total, 32);
+  EXPECT_EQ(code(*tight), ErrorCode::out_of_memory);
+  const std::unique_ptr<Engine> roomy = make_engine(llama_like());
+  static_cast<void>(roomy->submit({.prompt = {1}, .sampling = {.max_tokens = 3}}));
+  roomy->step();
+  EXPECT_EQ(code(*roomy), ErrorCode::overloaded);
+}
+
 TEST(Engine, D2_ARooflineKeepsToTheBudget) {
   const auto bandwidth_and_row = [](std::uint64_t budget) {
     const std::unique_ptr<Engine> engine =
