@@ -5,11 +5,6 @@
 #include "base/check.h"
 
 namespace lamella {
-namespace {
-
-constexpr Slot following(Slot slot) noexcept { return static_cast<Slot>(static_cast<std::uint8_t>(slot) + 1); }
-
-}  // namespace
 
 PlanWriter::PlanWriter(const ModelSpec& spec, const PlanOptions& plan_options) : options(plan_options), model_(spec) {
   plan_.bounds = options.bounds;
@@ -83,7 +78,7 @@ BufferId PlanWriter::norm(const NormSpec& spec, Slot slot, BufferId x) {
   Op& op = append(OpKind::norm, {x}, {y});
   op.attributes.norm = spec;
   op.weights = {weight(slot)};
-  if (spec.bias) op.weights.push_back(weight(following(slot)));
+  if (spec.bias) op.weights.push_back(weight(bias_of(slot)));
   return y;
 }
 
@@ -99,7 +94,7 @@ BufferId PlanWriter::linear(Projection projection, BufferId x, std::string_view 
   append(OpKind::linear, {x}, {y}).weights = {matrix};
   if (!projection.bias) return y;
   const BufferId biased = define(std::string(name) + "+b", type, shape);
-  append(OpKind::add_bias, {y}, {biased}).weights = {weight(following(projection.weight))};
+  append(OpKind::add_bias, {y}, {biased}).weights = {weight(bias_of(projection.weight))};
   return biased;
 }
 

@@ -10,7 +10,7 @@
 
 namespace lamella {
 
-/// A linear with its optional bias: the bias's slot is the one after the weight's.
+/// A linear with its optional bias (bias_of the weight's slot).
 struct Projection {
   Slot weight;
   bool bias;
