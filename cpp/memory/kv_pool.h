@@ -41,14 +41,14 @@ class KvMemory {
 
   [[nodiscard]] std::byte* data(const std::string& state) const;
   [[nodiscard]] std::size_t total_bytes() const noexcept { return memory_.size(); }
-  /// Bytes that the plan's states will take, without taking them.
-  [[nodiscard]] static std::size_t planned_bytes(const Plan& plan);
+  /// Bytes that one block takes in all of the plan's states together.
+  [[nodiscard]] static std::size_t bytes_per_block(const Plan& plan);
   /// Zeroes the blocks in every state: they held a request that ended with NaN.
   void clear(const std::vector<std::int32_t>& blocks);
 
  private:
   struct State {
-    std::size_t offset, bytes, blocks;
+    std::size_t offset, block_bytes;
   };
   std::map<std::string, State, std::less<>> states_;
   Allocation memory_;

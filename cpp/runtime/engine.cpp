@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "plan/passes/deep_fusion.h"
 #include "plan/verify.h"
 #include "runtime/sampler.h"
@@ -17,10 +18,6 @@ namespace {
 /// Rows of logits that a step can return at most when logits() asks for every position: bounds the [rows][vocabulary]
 /// buffer.
 constexpr std::int64_t most_logit_rows = 64;
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// The exception that is being handled, as a request reports it.
 Error handled_error() {
@@ -33,17 +30,6 @@ Error handled_error() {
   } catch (const std::exception& error) {
     return {ErrorCode::internal, concat("a step failed: ", error.what())};
   }
-}
-
-std::uint64_t kv_bytes_per_block(const Plan& plan) {
-  std::uint64_t bytes = 0;
-  for (const Buffer& buffer : plan.buffers) {
-    if (buffer.kind != BufferKind::state) continue;
-    Buffer block = buffer;
-    block.shape.front() = fixed(1);
-    bytes += static_cast<std::uint64_t>(byte_count(block, plan.bounds));
-  }
-  return bytes;
 }
 
 EngineConfig resolved(EngineConfig config, const ModelSpec& spec) {
@@ -154,7 +140,7 @@ Engine::Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> devi
     workspace = std::max(workspace, device_->workspace_bytes(make_plan(output)));
   memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights, config_.dtype),
                           .activations = workspace,
-                          .kv_bytes_per_block = kv_bytes_per_block(draft),
+                          .kv_bytes_per_block = KvMemory::bytes_per_block(draft),
                           .max_num_seqs = config_.max_num_seqs,
                           .max_model_len = config_.max_model_len,
                           .keeps_kv = !is_encoder(),
@@ -222,16 +208,13 @@ void Engine::validate_request(const Request& request) const {
   validate(request.sampling, spec_.vocab);
   validate_tokens(request.prompt);
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());
-  if (request.sampling.max_tokens > config_.max_model_len - prompt)
+  const std::int64_t room = config_.max_model_len - prompt;
+  if (request.sampling.max_tokens > room)
     throw Error(ErrorCode::context_too_long,
                 concat("a prompt of ", prompt, " tokens plus max_tokens ", request.sampling.max_tokens,
-                       " exceeds the context of ", config_.max_model_len, "; ask for at most ",
-                       config_.max_model_len - prompt));
-  const std::int64_t blocks = KvBlockPool::blocks_for(prompt + request.sampling.max_tokens);
-  if (blocks > kv_blocks_->total())
-    throw Error(ErrorCode::out_of_memory,
-                concat("the request needs ", blocks, " KV blocks and the cache has ", kv_blocks_->total(),
-                       " in all; lower max_tokens or raise memory_budget"));
+                       " exceeds the context of ", config_.max_model_len,
+                       room > 0 ? concat("; ask for at most ", room)
+                                : std::string(", which the prompt fills; shorten it or raise max_model_len")));
 }
 
 void Engine::count_rejected(std::size_t requests) {

@@ -28,7 +28,9 @@ struct EngineConfig {
   bool deep_fusion = true;
   std::int64_t max_num_seqs = 32;
   std::int64_t max_model_len = 0;  // tokens; 0: the model's own context
-  std::int64_t max_num_batched_tokens = 512;  // tokens a step; raised to max_model_len for encoders, which never chunk
+  /// Tokens a step. Raised to max_num_seqs, since every generating sequence brings one, and for encoders, which never cut
+  /// an input, to max_model_len.
+  std::int64_t max_num_batched_tokens = 512;
   std::optional<std::uint64_t> memory_budget;  // bytes; none: what the machine has free
 };
 
@@ -83,7 +85,6 @@ class Engine {
   [[nodiscard]] std::vector<ExplainRow> explain(const StepShape& shape);
   [[nodiscard]] const Plan& plan() const { return executor(default_output()).plan(); }
   [[nodiscard]] EngineStats stats() const;
-  [[nodiscard]] const MemorySplit& memory() const noexcept { return memory_; }
   [[nodiscard]] const ModelSpec& spec() const noexcept { return spec_; }
   [[nodiscard]] const EngineConfig& config() const noexcept { return config_; }
   [[nodiscard]] Device& device() noexcept { return *device_; }

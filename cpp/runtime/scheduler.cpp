@@ -42,7 +42,10 @@ Sequence* Scheduler::find(RequestId id) noexcept {
 void Scheduler::admit() {
   while (!waiting_.empty() && running() < limits_.max_num_seqs) {
     Sequence& first = *waiting_.front();
-    if (!pool_.take(KvBlockPool::blocks_for(reserved_tokens(first)), first.blocks)) return;
+    const std::int64_t blocks = KvBlockPool::blocks_for(reserved_tokens(first));
+    check(blocks <= pool_.total(), "request ", first.id, " needs ", blocks, " KV blocks of ", pool_.total(),
+          ": split_memory gives the cache a whole context, and no request exceeds that");
+    if (!pool_.take(blocks, first.blocks)) return;
     running_.push_back(&first);  // its room was reserved: blocks taken by a sequence that still waits would be lost
     waiting_.pop_front();
   }

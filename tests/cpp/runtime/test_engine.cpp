@@ -84,11 +84,17 @@ TEST(Engine, F1_F2_F3_RefusesBadRequestsAndCountsThem) {
   EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 1, .top_p = 0.0}}),
             ErrorCode::invalid_argument);
   EXPECT_EQ(engine->stats().rejected, 6);
+  try {
+    static_cast<void>(engine->submit({.prompt = std::vector<std::int32_t>(128, 1), .sampling = {.max_tokens = 1}}));
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {  // "ask for at most 0" would be no help
+    EXPECT_NE(std::string(error.what()).find("which the prompt fills; shorten it"), std::string::npos) << error.what();
+  }
   const Request good{.prompt = {1}, .sampling = {.max_tokens = 1}}, bad{.prompt = {}, .sampling = {.max_tokens = 1}};
   EXPECT_THROW(engine->validate_requests({good, bad, good}), Error);
-  EXPECT_EQ(engine->stats().rejected, 9);  // a list is refused whole
+  EXPECT_EQ(engine->stats().rejected, 10);  // a list is refused whole
   engine->validate_requests({good, good});
-  EXPECT_EQ(engine->stats().received, 9);
+  EXPECT_EQ(engine->stats().received, 10);
   expect_balanced(*engine);
 }
 
