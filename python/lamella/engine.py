@@ -46,7 +46,8 @@ class Engine:
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
-        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit.
+        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit. Raised to
+            `max_num_seqs`, and for encoders, which never cut an input, to `max_model_len`.
         threads: None is every core that affinity and cgroup limits leave.
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
