@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import operator
 import os
+import reprlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard, TypeVar, ca
 
 from . import _core
 from .completion import Chunk, Completion, FinishReason, Timing
-from .engine_options import EngineOptions, check_device, check_quantization
+from .engine_options import EngineOptions
 from .errors import InvalidArgumentError, class_for_code
-from .params import SamplingParams, default_params, token_ids
+from .params import SamplingParams, check_flag, one_of, token_ids, warn_of_ignored, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,50 +47,55 @@ class Engine:
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
-        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit.
+        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit. Raised to
+            `max_num_seqs`, so that every sequence can go on, and for encoders, which see an input whole, to
+            `max_model_len`.
         threads: None is every core that affinity and cgroup limits leave.
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
         progress: called with (bytes read, bytes in all) while weights load.
+        kernels: the CPU kernel set, one of those that `lamella info` lists, for example "reference"; None is the best.
 
     Raises:
         CheckpointError: missing, damaged, contradictory or unsupported model files.
         OutOfMemoryError: weights and KV cache exceed the budget; found before the first weight is read.
-        InvalidArgumentError: an option outside its range.
+        InvalidArgumentError: an option of a wrong type or outside its range.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str],
         *,
-        device: str = "auto",
-        dtype: str = "auto",
-        quantization: str | None = None,
-        memory_budget: int | str | None = None,
-        max_num_seqs: int = 32,
-        max_model_len: int | None = None,
-        max_num_batched_tokens: int = 512,
-        threads: int | None = None,
-        seed: int = 0,
-        deep_fusion: bool = True,
+        device: str = EngineOptions.device,
+        dtype: str = EngineOptions.dtype,
+        quantization: str | None = EngineOptions.quantization,
+        memory_budget: int | str | None = EngineOptions.memory_budget,
+        max_num_seqs: int = EngineOptions.max_num_seqs,
+        max_model_len: int | None = EngineOptions.max_model_len,
+        max_num_batched_tokens: int = EngineOptions.max_num_batched_tokens,
+        threads: int | None = EngineOptions.threads,
+        seed: int = EngineOptions.seed,
+        deep_fusion: bool = EngineOptions.deep_fusion,
         progress: Progress | None = None,
-        kernels: str | None = None,
+        kernels: str | None = EngineOptions.kernels,
     ) -> None:
         from .checkpoint import open_model
 
-        check_device(device)
-        check_quantization(quantization)
         options = EngineOptions(
-            dtype,
-            memory_budget,
-            max_num_seqs,
-            max_model_len,
-            max_num_batched_tokens,
-            threads,
-            seed,
-            deep_fusion,
-            kernels,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            memory_budget=memory_budget,
+            max_num_seqs=max_num_seqs,
+            max_model_len=max_model_len,
+            max_num_batched_tokens=max_num_batched_tokens,
+            threads=threads,
+            seed=seed,
+            deep_fusion=deep_fusion,
+            kernels=kernels,
         )
+        if progress is not None and not callable(progress):
+            raise InvalidArgumentError(f"progress is {reprlib.repr(progress)}; expected a function of two numbers")
         started = time.perf_counter()
         checkpoint = open_model(model)
         checkpoint.tokenizer  # noqa: B018  built now: a tokenizer that does not fit the model is an error of loading
@@ -98,19 +104,15 @@ class Engine:
             checkpoint.recipe,
             checkpoint.tensors,
             options.config(checkpoint.stored_dtype),
-            threads or 0,
-            kernels,
+            options.threads or 0,
+            options.kernels,
             progress,
         )
-        self._set_up(core, checkpoint, seed, time.perf_counter() - started)
+        self._set_up(core, checkpoint, options.seed, time.perf_counter() - started)
 
     @classmethod
-    def random(
-        cls, spec: _core.ModelSpec, *, device: str = "auto", quantization: str | None = None, **options: Any
-    ) -> Engine:
+    def random(cls, spec: _core.ModelSpec, **options: Any) -> Engine:
         """An engine with random weights for a shape without a checkpoint. It works on ids; options as for Engine."""
-        check_device(device)
-        check_quantization(quantization)
         resolved = EngineOptions(**options)
         started = time.perf_counter()
         core = _core.random_engine(
@@ -126,7 +128,9 @@ class Engine:
         self._process = os.getpid()
         self._seed = seed
         self._numbers = itertools.count()  # of requests without a seed; next() is one step for all threads
-        defaults = default_params(checkpoint.generation_config if checkpoint else {})
+        if checkpoint is not None:
+            warn_of_ignored(checkpoint.generation_config)
+        defaults = checkpoint.defaults if checkpoint is not None else SamplingParams()
         # What a request asks for is refused where it does not fit; what the model's files say is clipped.
         self._default_max_tokens = defaults.max_tokens if defaults.max_tokens is not None else DEFAULT_MAX_TOKENS
         self._defaults = dataclasses.replace(defaults, max_tokens=None, top_k=min(defaults.top_k, core.spec.vocab))
@@ -289,7 +293,7 @@ class Engine:
         room = self.core.config.max_model_len - len(ids)
         max_tokens = resolved.max_tokens
         if max_tokens is None:
-            max_tokens = max(1, min(self._default_max_tokens, room))
+            max_tokens = max(1, min(self._default_max_tokens, room))  # without room the core refuses the prompt itself
         stop = list(resolved.stop_token_ids)
         if self._checkpoint is not None and not resolved.ignore_eos:
             stop += self._checkpoint.special.eos
@@ -298,9 +302,9 @@ class Engine:
             seed = ((self._seed << 32) + next(self._numbers)) % 2**64
         sampling = _core.SamplingParams(
             max_tokens=max_tokens,
-            temperature=float(resolved.temperature),
+            temperature=resolved.temperature,
             top_k=resolved.top_k,
-            top_p=float(resolved.top_p),
+            top_p=resolved.top_p,
             seed=seed,
             stop_token_ids=stop,
         )
@@ -392,11 +396,13 @@ class Engine:
 
         `context` counts the tokens in the cache after the step; None is 128, or all of an encoder's tokens.
         """
+        most = 2**31 - 1
+        batch_size, tokens = whole_number("batch_size", batch_size, 1, most), whole_number("tokens", tokens, 1, most)
         if context is None:
             encoder = self.core.spec.head.kind == _core.HeadKind.hidden
             context = tokens if encoder else max(tokens, min(128, self.core.config.max_model_len))
-        if min(batch_size, tokens) < 1 or context < tokens:
-            raise InvalidArgumentError("batch_size and tokens must be at least 1 and context at least tokens")
+        if whole_number("context", context, 1, most) < tokens:
+            raise InvalidArgumentError(f"context is {context}; expected at least the {tokens} new tokens")
         return [row_as_dict(row) for row in self.core.explain(_core.StepShape.uniform(batch_size, tokens, context))]
 
     def stats(self) -> dict[str, int | str]:
