@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +22,7 @@ from .families import Config, Family, Weights, family_of_config, family_of_gguf
 from .families.recipe import Recipe, build_recipe
 from .gguf_metadata import GgufMetadata, config_of
 from .model_folder import ModelFolder
-from .params import SamplingParams, default_params
+from .params import SamplingParams, default_params, shown
 from .sentence_transformers import SentenceEmbedding, read_sentence_embedding
 
 if TYPE_CHECKING:
@@ -105,10 +104,10 @@ def open_model(model: str | os.PathLike[str]) -> Checkpoint:
     raise CheckpointError(f"{path}: no config.json beside the weights; name the model's whole folder")
 
 
-def _located(model: str | os.PathLike[str]) -> Path:
+def _located(model: object) -> Path:
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
     if not isinstance(name, str) or not name:  # Path("") would be the working folder
-        raise InvalidArgumentError(f"model is {reprlib.repr(model)}; expected a path or the id of a model")
+        raise InvalidArgumentError(f"model is {shown(model)}; expected a path or the id of a model")
     path = hub_cache.expanded(name)
     if os.path.lexists(path):
         return path

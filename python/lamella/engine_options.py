@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from dataclasses import dataclass
 
 from . import _core
 from .errors import InvalidArgumentError
-from .params import one_of, whole_number
+from .params import check_flag, one_of, shown, whole_number
 
 _DTYPES = {
     "float32": _core.DataType.float32,
@@ -59,10 +58,9 @@ class EngineOptions:
         if self.memory_budget is not None:
             self._keep("memory_budget", parse_bytes(self.memory_budget))
         self._keep("seed", whole_number("seed", self.seed, 0, 2**64 - 1))
-        if not isinstance(self.deep_fusion, bool):
-            raise InvalidArgumentError(f"deep_fusion is {reprlib.repr(self.deep_fusion)}; expected True or False")
+        check_flag("deep_fusion", self.deep_fusion)
         if not isinstance(self.kernels, str | None):
-            raise InvalidArgumentError(f"kernels is {reprlib.repr(self.kernels)}; expected the name of a kernel set")
+            raise InvalidArgumentError(f"kernels is {shown(self.kernels)}; expected the name of a kernel set")
 
     def _keep(self, name: str, value: object) -> None:
         """Stores what a check made of an option: a plain int of any kind of integer, bytes of a size."""
@@ -100,5 +98,5 @@ def parse_bytes(size: int | str) -> int:
     except ValueError:
         number = -1.0
     if unit not in _BYTE_UNITS or not 1 <= (amount := number * _BYTE_UNITS[unit]) < 2**63:
-        raise InvalidArgumentError(f"memory_budget is {reprlib.repr(size)}; expected bytes or a size such as 512MiB")
+        raise InvalidArgumentError(f"memory_budget is {shown(size)}; expected bytes or a size such as 512MiB")
     return int(amount)

@@ -109,7 +109,7 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected a whole number") from None
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected a whole number") from None
     if not least <= number <= most:
         found = number if number.bit_length() <= 64 else "beyond 64 bits"  # longer ones may not even be printable
         raise InvalidArgumentError(f"{name} is {found}; expected {least} to {most}")
@@ -118,17 +118,25 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
 
 def _real_number(name: str, value: Any) -> float:
     if not isinstance(value, numbers.Real):
-        raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected a number")
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected a number")
     try:
         return float(value)
     except OverflowError:
         raise InvalidArgumentError(f"{name} is beyond what a float holds; expected a number") from None
 
 
+def shown(value: Any) -> str:
+    """`value` as an error message shows it: short, and whatever it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        return f"of type {type(value).__name__}"
+
+
 def check_flag(name: str, value: Any) -> bool:
     """`value` where it is a bool; anything else, "false" and 0 among them, is an `InvalidArgumentError`."""
     if not isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected True or False")
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected True or False")
     return value
 
 
@@ -136,7 +144,7 @@ def one_of(name: str, value: Any, known: Sequence[str | None]) -> None:
     """Refuses what is not one of `known`, whatever its type, with an `InvalidArgumentError` that lists them."""
     if not isinstance(value, str | None) or value not in known:
         listed = ", ".join(map(str, known[:-1])) + f" or {known[-1]}"
-        raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected {listed}")
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected {listed}")
 
 
 def token_ids(name: str, values: Iterable[Any]) -> list[int]:
@@ -167,7 +175,7 @@ def default_params(generation_config: Mapping[str, Any], source: str = "generati
         if value is None:
             return default
         if type(value) not in (int, float, bool) or not fits(value):
-            raise CheckpointError(f"{source}: {name} is {reprlib.repr(value)}; expected {expected}")
+            raise CheckpointError(f"{source}: {name} is {shown(value)}; expected {expected}")
         return value
 
     most = read("max_new_tokens", None, lambda n: type(n) is int and n >= 1, "a whole number from 1 up")
