@@ -17,6 +17,7 @@ from .engine_options import EngineOptions
 from .errors import Error, InvalidArgumentError, class_for_code
 from .params import SamplingParams, shown, token_ids, warn_of_ignored, whole_number
 from .prompts import Prompt, as_list, checked_ids, each, is_one_prompt
+from .seeds import drawn_seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -315,9 +316,7 @@ class Engine:
         stop = list(resolved.stop_token_ids)
         if checkpoint is not None and not resolved.ignore_eos:
             stop += checkpoint.special.eos
-        seed = resolved.seed
-        if seed is None:
-            seed = ((self._seed << 32) + next(self._numbers)) % 2**64
+        seed = resolved.seed if resolved.seed is not None else drawn_seed(self._seed, next(self._numbers))
         sampling = _core.SamplingParams(
             max_tokens=max_tokens,
             temperature=resolved.temperature,
