@@ -15,9 +15,10 @@ from . import _core
 from .completion import Chunk, Completion, FinishReason, Timing
 from .engine_options import EngineOptions
 from .errors import Error, InvalidArgumentError, class_for_code
-from .params import SamplingParams, shown, token_ids, warn_of_ignored, whole_number
+from .params import SamplingParams, check_flag, one_of, shown, token_ids, warn_of_ignored, whole_number
 from .prompts import Prompt, as_list, checked_ids, each, is_one_prompt
 from .seeds import drawn_seed
+from .sentence_transformers import SentenceEmbedding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,12 @@ Message = dict[str, Any]
 Progress = Callable[[int, int], None]
 
 DEFAULT_MAX_TOKENS = 256
+_POOLINGS: dict[str | None, _core.Pooling] = {
+    "mean": _core.Pooling.mean,
+    "cls": _core.Pooling.cls,
+    "pooler": _core.Pooling.pooler,
+    None: _core.Pooling.none,
+}
 
 
 class Engine:
@@ -350,34 +357,33 @@ class Engine:
     def encode(
         self,
         inputs: Prompt | Sequence[Prompt],
-        pooling: Literal["mean", "cls", "pooler"] | None = "mean",
+        pooling: Literal["auto", "mean", "cls", "pooler"] | None = "auto",
         normalize: bool | None = None,
     ) -> FloatArray | list[FloatArray]:
         """Embeds inputs with an encoder: float32, (inputs, hidden); with pooling None a list of (tokens, hidden).
 
-        Texts are cut where the model's sentence-transformers files say so; others must fit. `normalize` divides by
-        the L2 norm; None does what those files say.
+        `pooling` "auto" is the model's own: what its sentence-transformers files or its GGUF metadata say, and the mean
+        where they say nothing. Models that ask for another pooling than mean and cls are refused when they are opened.
+
+        `normalize` divides by the L2 norm; None does what those files say of embeddings, and leaves the rows of single
+        tokens (pooling None) as they are, as sentence-transformers does; True divides each token's row by its own norm.
+
+        Texts are cut where the model's sentence-transformers files say so; others must fit.
         """
         import numpy as np
 
-        poolings = {
-            None: _core.Pooling.none,
-            "mean": _core.Pooling.mean,
-            "cls": _core.Pooling.cls,
-            "pooler": _core.Pooling.pooler,
-        }
-        if pooling not in poolings:
-            raise InvalidArgumentError(f"pooling is {pooling!r}; expected mean, cls, pooler or None")
-        sentence = checkpoint.sentence if (checkpoint := self.checkpoint) else None
-        limit = sentence.max_tokens if sentence else None
-        ids = each(as_list(inputs), lambda prompt: self._sentence_ids(prompt, limit))
-        rows = self.core.encode(ids, poolings[pooling])
+        one_of("pooling", pooling, ("auto", *_POOLINGS))
+        if normalize is not None:
+            check_flag("normalize", normalize)
+        checkpoint = self.checkpoint
+        sentence = (checkpoint.sentence if checkpoint else None) or SentenceEmbedding()
+        ids = each(as_list(inputs), lambda prompt: self._sentence_ids(prompt, sentence.max_tokens))
+        core = self.core
+        rows = core.encode(ids, _POOLINGS[sentence.pooling if pooling == "auto" else pooling])
         if pooling is None:
-            return rows
-        result = np.stack(rows) if rows else np.zeros((0, self.core.spec.hidden), np.float32)
-        if normalize if normalize is not None else bool(sentence and sentence.normalize):
-            result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
-        return result
+            return [_unit(row) for row in rows] if normalize else rows
+        result = np.stack(rows) if rows else np.zeros((0, core.spec.hidden), np.float32)
+        return _unit(result) if (sentence.normalize if normalize is None else normalize) else result
 
     def _sentence_ids(self, prompt: Prompt, limit: int | None) -> list[int]:
         if isinstance(prompt, str) and limit is not None:
@@ -508,3 +514,12 @@ def _submit(core: _core.Engine, requests: Sequence[_core.Request], open_ids: dic
     note would leave a request running that nobody knows.
     """
     open_ids.update(zip(map(core.submit, requests), itertools.count(), strict=False))
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    """Rows divided by their L2 norm; a row of zeros stays one."""
+    import numpy as np
+
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    unit: FloatArray = rows / np.maximum(norms, 1e-12).astype(np.float32)
+    return unit

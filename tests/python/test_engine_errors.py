@@ -274,7 +274,7 @@ def test_a_decoder_does_not_encode_and_an_encoder_does_not_generate(
         for call in (encoder.generate, encoder.stream, encoder.logits):
             with pytest.raises(lamella.InvalidArgumentError, match=r"encoder.*encode\(\)"):
                 call([5])
-        with pytest.raises(lamella.InvalidArgumentError, match="pooling is 'max'; expected mean, cls, pooler or None"):
+        with pytest.raises(lamella.InvalidArgumentError, match="pooling is 'max'; expected auto, mean, cls"):
             encoder.encode([5], pooling="max")  # type: ignore[arg-type]
 
 

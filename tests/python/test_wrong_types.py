@@ -29,6 +29,14 @@ def engine(folder: Path) -> Iterator[lamella.Engine]:
         yield engine
 
 
+@pytest.fixture(scope="module")
+def encoder(seed: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lamella.Engine]:
+    path = tmp_path_factory.mktemp("bert")
+    draw("bert", seed, path, max_position_embeddings=64, vocab_size=100)
+    with lamella.Engine(path, threads=1) as engine:
+        yield engine
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -100,6 +108,22 @@ def test_a_model_that_is_nowhere(model: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_plan_arguments(engine: lamella.Engine, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(lamella.InvalidArgumentError, match=re.escape(message)):
         engine.plan(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pooling": ["mean"]}, "pooling is ['mean']; expected auto, mean, cls, pooler or None"),
+        ({"pooling": {}}, "pooling is {}"),
+        ({"pooling": "max"}, "pooling is 'max'"),
+        ({"pooling": 10**5000}, "pooling is "),
+        ({"normalize": "false"}, "normalize is 'false'; expected True or False"),
+        ({"normalize": 1}, "normalize is 1"),
+    ],
+)
+def test_encode_arguments(encoder: lamella.Engine, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(lamella.InvalidArgumentError, match=re.escape(message)):
+        encoder.encode([5], **arguments)
 
 
 # ---- and values that only look wrong ---------------------------------------------------------------------------------
