@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <exception>
 #include <new>
 #include <thread>
 
@@ -134,7 +135,7 @@ TEST(EngineFaults, D3_ASubmitThatFailsLeavesNoTrace) {
   EXPECT_EQ(engine->stats().finished, accepted);
 }
 
-struct Interrupted {};
+struct Interrupted : std::exception {};
 
 TEST(EngineFaults, G_AnInterruptEndsACallOfManyStepsBetweenTwoOfThem) {
   const auto stop_at = [](int call, int& calls) {
