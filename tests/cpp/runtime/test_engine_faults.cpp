@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <exception>
 #include <new>
 #include <thread>
 
@@ -134,7 +135,7 @@ TEST(EngineFaults, D3_ASubmitThatFailsLeavesNoTrace) {
   EXPECT_EQ(engine->stats().finished, accepted);
 }
 
-struct Interrupted {};
+struct Interrupted : std::exception {};
 
 TEST(EngineFaults, G_AnInterruptEndsACallOfManyStepsBetweenTwoOfThem) {
   const auto stop_at = [](int call, int& calls) {
@@ -184,10 +185,10 @@ TEST(EngineFaults, G_TwoCallsOfLogitsWaitForEachOther) {
   const std::vector<std::int32_t> tokens(120, 5);
   const std::vector<float> expected = engine->logits(tokens);
   std::vector<float> other;
+  std::atomic<int> waited{0};
   std::thread second;
   const std::vector<float> first = engine->logits(tokens, [&] {
     if (second.joinable()) return;
-    std::atomic<int> waited{0};
     second = std::thread([&other, &engine, &tokens, &waited] { other = engine->logits(tokens, [&] { ++waited; }); });
     while (waited.load() < 3) std::this_thread::yield();
   });
