@@ -34,20 +34,21 @@ void check(bool holds, const Parts&... parts) {
     throw Error(ErrorCode::internal, concat("broken invariant: ", parts...));
 }
 
-/// Thrown arithmetic for sizes that come from files: `what` names the quantity in the error (invalid_checkpoint).
+/// Thrown arithmetic for sizes that come from files, or with another code from callers: `what` names the quantity in the
+/// error.
 template <std::integral T>
-[[nodiscard]] T checked_multiply(T a, T b, std::string_view what) {
+[[nodiscard]] T checked_multiply(T a, T b, std::string_view what, ErrorCode code = ErrorCode::invalid_checkpoint) {
   T result;
   if (__builtin_mul_overflow(a, b, &result)) [[unlikely]]
-    throw Error(ErrorCode::invalid_checkpoint, concat(what, ": ", a, " x ", b, " overflows"));
+    throw Error(code, concat(what, ": ", a, " x ", b, " overflows"));
   return result;
 }
 
 template <std::integral T>
-[[nodiscard]] T checked_add(T a, T b, std::string_view what) {
+[[nodiscard]] T checked_add(T a, T b, std::string_view what, ErrorCode code = ErrorCode::invalid_checkpoint) {
   T result;
   if (__builtin_add_overflow(a, b, &result)) [[unlikely]]
-    throw Error(ErrorCode::invalid_checkpoint, concat(what, ": ", a, " + ", b, " overflows"));
+    throw Error(code, concat(what, ": ", a, " + ", b, " overflows"));
   return result;
 }
 

@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <system_error>
-
 #include "base/check.h"
 
 namespace lamella {
@@ -40,15 +38,15 @@ void Barrier::wait() {
 }
 
 ThreadTeam::ThreadTeam(int size) : barrier_(size), finished_(size), owner_(getpid()) {
-  workers_.reserve(static_cast<std::size_t>(size - 1));
+  check(size >= 1, "a team of ", size, " threads");
   try {
+    workers_.reserve(static_cast<std::size_t>(size - 1));
     for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { work(index); });
-  } catch (const std::system_error& error) {
-    const std::size_t started = workers_.size();
+  } catch (const std::exception& error) {  // of threads that the system refuses, and of memory for one more
     stop();
     throw Error(ErrorCode::out_of_memory,
-                concat("the operating system gave ", started, " threads beside the caller, not ", size - 1, " (",
-                       error.what(), "); ask for fewer threads"));
+                concat("the operating system gave ", workers_.size(), " threads beside the caller, not ", size - 1,
+                       " (", error.what(), "); ask for fewer threads"));
   }
 }
 

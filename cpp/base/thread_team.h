@@ -29,7 +29,7 @@ class Barrier {
 /// `size` threads, of which the caller is the first; the others sleep between calls of run().
 class ThreadTeam {
  public:
-  /// Errors: out_of_memory where the operating system gives fewer threads; none of them is left running.
+  /// Errors: out_of_memory where the operating system gives fewer threads, or no memory for them; none is left running.
   explicit ThreadTeam(int size);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;

@@ -6,7 +6,7 @@
 namespace lamella::cpu {
 namespace {
 
-/// One op's operands by name instead of by number; every bind_* function below is one kind of op.
+/// One op's operands by name instead of by number; every function below is one kind of op, or one that several share.
 class Binder {
  public:
   Binder(const Plan& plan, const Op& op, const KernelTable& kernels, const Places& places)
@@ -118,7 +118,7 @@ class Binder {
     return with(kernels_.norm, NormArgs{.x = in(0),
                                         .y = out(0),
                                         .weight = vector(slot),
-                                        .bias = vector(following(slot)),
+                                        .bias = vector(bias_of(slot)),
                                         .kind = a_.norm.kind,
                                         .eps = a_.norm.eps,
                                         .tokens = 0,
@@ -188,11 +188,10 @@ class Binder {
   }
   std::pair<const float*, const float*> region_norm() const {
     const Slot slot = plan_.weight(op_, Slot::attention_norm) != nullptr ? Slot::attention_norm : Slot::mlp_norm;
-    return {vector(slot), vector(following(slot))};
+    return {vector(slot), vector(bias_of(slot))};
   }
-  WeightAndBias projection(Slot slot) const { return {.weight = matrix(slot), .bias = vector(following(slot))}; }
+  WeightAndBias projection(Slot slot) const { return {.weight = matrix(slot), .bias = vector(bias_of(slot))}; }
 
-  static Slot following(Slot slot) noexcept { return static_cast<Slot>(static_cast<int>(slot) + 1); }
   /// The op's weight of that slot; no data and nullptr where the op has none.
   PackedMatrix matrix(Slot slot) const {
     const WeightDeclaration* weight = plan_.weight(op_, slot);

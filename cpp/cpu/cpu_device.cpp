@@ -6,8 +6,6 @@
 namespace lamella::cpu {
 namespace {
 
-constexpr int most_threads = 1024;
-
 int team_size(int threads) {
   if (threads < 0 || threads > most_threads)
     throw Error(ErrorCode::invalid_argument,
@@ -30,9 +28,10 @@ std::size_t CpuDevice::workspace_bytes(const Plan& plan) const {
 
 std::uint64_t CpuDevice::available_memory() const { return cpu::available_memory(); }
 
-Roofline CpuDevice::measure_roofline() {
+Roofline CpuDevice::measure_roofline(std::optional<std::uint64_t> left_of_budget) {
+  const std::size_t buffer = bandwidth_buffer(available_memory(), left_of_budget);
   const KernelSet vector_set = kernels_ == KernelSet::reference ? KernelSet::baseline : kernels_;
-  return {.bytes_per_s = measure_read_bandwidth(team_.size()),
+  return {.bytes_per_s = buffer == 0 ? 0.0 : measure_read_bandwidth(team_.size(), buffer),
           .flops_per_s = measure_peak_flops(vector_set, team_.size())};
 }
 

@@ -24,7 +24,7 @@ class CpuDevice final : public Device {
   [[nodiscard]] std::size_t workspace_bytes(const Plan& plan) const override;
   [[nodiscard]] std::uint64_t available_memory() const override;
   [[nodiscard]] ThreadTeam& team() noexcept override { return team_; }
-  [[nodiscard]] Roofline measure_roofline() override;
+  [[nodiscard]] Roofline measure_roofline(std::optional<std::uint64_t> left_of_budget) override;
   [[nodiscard]] std::string name() const override;
 
  private:

@@ -1,18 +1,14 @@
 #include "cpu/cpu_executor.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "plan/cost.h"
 
 namespace lamella::cpu {
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 constexpr std::size_t whole_pages(std::size_t bytes) noexcept { return (bytes + 4095) / 4096 * 4096; }
 

@@ -24,7 +24,6 @@ class CpuExecutor final : public Executor {
   std::span<const float> run(const StepInput& step) override;
   std::vector<double> run_timed(const StepInput& step) override;
   [[nodiscard]] std::string kernel_name(std::size_t op) const override { return ops_.at(op).kernel; }
-  [[nodiscard]] const BufferPlan& buffers() const noexcept { return buffers_; }
 
  private:
   void prepare(const StepInput& step);

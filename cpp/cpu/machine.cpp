@@ -70,6 +70,11 @@ double best_pass_seconds(int threads, double seconds, const Pass& pass) {
   return best;
 }
 
+void check_threads(int threads) {
+  if (threads < 1 || threads > most_threads)
+    throw Error(ErrorCode::invalid_argument, concat("threads is ", threads, "; expected 1 to ", most_threads));
+}
+
 const Probes& probes(KernelSet set) {
   const VectorSet* vectors = vector_set(set);
   check(vectors != nullptr, "no probes for the kernel set ", to_string(set));
@@ -105,24 +110,15 @@ std::uint64_t available_memory() {
   return limit ? std::min(free, *limit) : free;
 }
 
-CacheSizes cache_sizes() {
-  CacheSizes sizes;
-  for (int index = 0; index < 8; ++index) {
-    const std::string folder = concat("/sys/devices/system/cpu/cpu0/cache/index", index, "/");
-    std::ifstream level_in(folder + "level"), size_in(folder + "size"), type_in(folder + "type");
-    int level = 0;
-    std::uint64_t kib = 0;
-    std::string type;
-    if (!(level_in >> level) || !(size_in >> kib) || !(type_in >> type) || type == "Instruction") continue;
-    if (level == 1) sizes.level1_data = kib * 1024;
-    if (level == 2) sizes.level2 = kib * 1024;
-    if (level == 3) sizes.level3 = kib * 1024;
-  }
-  return sizes;
+std::size_t bandwidth_buffer(std::uint64_t available, std::optional<std::uint64_t> left_of_budget) {
+  constexpr std::uint64_t most = std::uint64_t{1} << 30, least = std::uint64_t{64} << 20;
+  const std::uint64_t bytes = std::min({most, available / 4, left_of_budget.value_or(most)});
+  return bytes < least ? 0 : static_cast<std::size_t>(bytes);
 }
 
 double measure_read_bandwidth(int threads, std::size_t bytes, double seconds) {
   constexpr std::size_t page = 4096;
+  check_threads(threads);
   const Probes& probe = probes(available_kernel_sets().back());
   const std::size_t each = std::max<std::size_t>(bytes / static_cast<std::size_t>(threads) / page, 1) * page;
   const Allocation memory(each * static_cast<std::size_t>(threads) + 2 * page,
@@ -140,6 +136,7 @@ double measure_read_bandwidth(int threads, std::size_t bytes, double seconds) {
 
 double measure_peak_flops(KernelSet set, int threads, double seconds) {
   constexpr std::int64_t rounds = 200'000;  // about a millisecond
+  check_threads(threads);
   const Probes& probe = probes(set);
   std::atomic<float> used{0.0F};
   const double best =

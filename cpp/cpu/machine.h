@@ -3,11 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "cpu/kernels/contracts.h"
 
 namespace lamella::cpu {
+
+/// Threads that anybody may ask for.
+inline constexpr int most_threads = 1024;
 
 /// Cores that this process may use: its affinity mask, limited by cgroup quotas (rounded up); at least 1.
 [[nodiscard]] int usable_cores();
@@ -18,20 +22,19 @@ namespace lamella::cpu {
 /// Bytes of memory free for this process: the kernel's MemAvailable, limited by cgroups.
 [[nodiscard]] std::uint64_t available_memory();
 
-/// Sizes in bytes of the caches that core 0 sees; 0 where the system does not tell.
-struct CacheSizes {
-  std::uint64_t level1_data = 0, level2 = 0, level3 = 0;
-};
-[[nodiscard]] CacheSizes cache_sizes();
+/// Bytes that a measurement of the read bandwidth may take: what keeps caches out of it (1 GiB), but at most a quarter
+/// of the memory available and all that a memory budget leaves. 0, for no measurement, where that is below 64 MiB, which
+/// would measure a cache.
+[[nodiscard]] std::size_t bandwidth_buffer(std::uint64_t available, std::optional<std::uint64_t> left_of_budget);
 
 /// Bytes per second that `threads` threads read from memory together with the widest vectors here: each reads its own
 /// part of `bytes`, touched before, again and again for about `seconds`; the best pass counts. At least 1 GiB keeps
-/// caches out of it. Errors: out_of_memory.
+/// caches out of it. Errors: invalid_argument for less than a thread, out_of_memory.
 [[nodiscard]] double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30,
                                             double seconds = 0.4);
 
 /// fp32 FLOP/s of `threads` threads that do nothing but multiply-adds in registers with the vectors of `set` (not
-/// reference).
+/// reference). Errors: invalid_argument for less than a thread, out_of_memory.
 [[nodiscard]] double measure_peak_flops(KernelSet set, int threads, double seconds = 0.2);
 
 }  // namespace lamella::cpu

@@ -10,15 +10,18 @@ namespace lamella::io {
 
 const StorageTraits& traits(StorageType type) noexcept {
   // In the order of StorageType. Block sizes are ggml's: 32 elements a block for the plain formats, 256 for the
-  // k-quants.
-  static constexpr std::array<StorageTraits, 25> table{{
-      {"F64", 1, 8},     {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"F8_E4M3", 1, 1},
-      {"F8_E5M2", 1, 1}, {"I64", 1, 8},      {"I32", 1, 4},      {"I16", 1, 2},      {"I8", 1, 1},
-      {"U64", 1, 8},     {"U32", 1, 4},      {"U16", 1, 2},      {"U8", 1, 1},       {"BOOL", 1, 1},
-      {"Q4_0", 32, 18},  {"Q4_1", 32, 20},   {"Q5_0", 32, 22},   {"Q5_1", 32, 24},   {"Q8_0", 32, 34},
-      {"Q2_K", 256, 84}, {"Q3_K", 256, 110}, {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
+  // k-quants and most that came after them.
+  static constexpr std::array<StorageTraits, 38> table{{
+      {"F64", 1, 8},        {"F32", 1, 4},       {"F16", 1, 2},        {"BF16", 1, 2},       {"F8_E4M3", 1, 1},
+      {"F8_E5M2", 1, 1},    {"I64", 1, 8},       {"I32", 1, 4},        {"I16", 1, 2},        {"I8", 1, 1},
+      {"U64", 1, 8},        {"U32", 1, 4},       {"U16", 1, 2},        {"U8", 1, 1},         {"BOOL", 1, 1},
+      {"Q4_0", 32, 18},     {"Q4_1", 32, 20},    {"Q5_0", 32, 22},     {"Q5_1", 32, 24},     {"Q8_0", 32, 34},
+      {"Q2_K", 256, 84},    {"Q3_K", 256, 110},  {"Q4_K", 256, 144},   {"Q5_K", 256, 176},   {"Q6_K", 256, 210},
+      {"IQ1_S", 256, 50},   {"IQ1_M", 256, 56},  {"IQ2_XXS", 256, 66}, {"IQ2_XS", 256, 74},  {"IQ2_S", 256, 82},
+      {"IQ3_XXS", 256, 98}, {"IQ3_S", 256, 110}, {"IQ4_NL", 32, 18},   {"IQ4_XS", 256, 136}, {"TQ1_0", 256, 54},
+      {"TQ2_0", 256, 66},   {"MXFP4", 32, 17},   {"NVFP4", 64, 36},
   }};
-  static_assert(table.size() == static_cast<std::size_t>(StorageType::q6_k) + 1);
+  static_assert(table.size() == static_cast<std::size_t>(StorageType::nvfp4) + 1);
   return table[static_cast<std::size_t>(type)];
 }
 

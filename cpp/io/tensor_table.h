@@ -41,6 +41,19 @@ enum class StorageType : std::uint8_t {
   q4_k,
   q5_k,
   q6_k,
+  iq1_s,
+  iq1_m,
+  iq2_xxs,
+  iq2_xs,
+  iq2_s,
+  iq3_xxs,
+  iq3_s,
+  iq4_nl,
+  iq4_xs,
+  tq1_0,
+  tq2_0,
+  mxfp4,
+  nvfp4,
 };
 
 /// How a storage type is laid out: `elements` consecutive elements along the last dimension take `bytes` bytes.

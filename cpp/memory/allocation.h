@@ -12,7 +12,7 @@ namespace lamella {
 class Allocation {
  public:
   Allocation() = default;
-  /// Errors: out_of_memory naming `purpose`, the bytes asked for and the memory available.
+  /// Errors: out_of_memory naming `purpose`, the bytes asked for, the memory unused and the process's own limit.
   Allocation(std::size_t bytes, std::string_view purpose);
   ~Allocation();
   Allocation(Allocation&& other) noexcept;

@@ -9,57 +9,75 @@
 namespace lamella {
 namespace {
 
-bool overlap_in_time(const Placement& a, const Placement& b) noexcept { return a.first <= b.last && b.first <= a.last; }
-
 /// The life of every buffer that lies in the allocation.
 std::vector<Placement> lives(const Plan& plan) {
-  std::vector<Placement> lives;
+  std::vector<Placement> all;
+  std::vector<bool> seen(plan.buffers.size());
   for (std::size_t i = 0; i < plan.buffers.size(); ++i) {
     const Buffer& buffer = plan.buffers[i];
-    if (buffer.kind == BufferKind::state) continue;
-    const std::int64_t bytes = byte_count(buffer, plan.bounds);
-    Placement life{.buffer = BufferId{static_cast<std::uint32_t>(i)},
-                   .bytes = (bytes + buffer_alignment - 1) / buffer_alignment * buffer_alignment};
-    bool seen = buffer.kind == BufferKind::input;
-    for (std::size_t op = 0; op < plan.ops.size(); ++op) {
-      const auto names = [&](const std::vector<BufferId>& ids) {
-        return std::ranges::find(ids, life.buffer) != ids.end();
-      };
-      if (!names(plan.ops[op].inputs) && !names(plan.ops[op].outputs)) continue;
-      if (!seen) life.first = op;
-      seen = true;
-      life.last = op;
-    }
-    if (buffer.kind == BufferKind::output) life.last = plan.ops.size();
-    lives.push_back(life);
+    const std::int64_t bytes = buffer.kind == BufferKind::state ? 0 : byte_count(buffer, plan.bounds);
+    all.push_back({.buffer = BufferId{static_cast<std::uint32_t>(i)},
+                   .bytes = (bytes + buffer_alignment - 1) / buffer_alignment * buffer_alignment});
+    seen[i] = buffer.kind == BufferKind::input;
   }
-  return lives;
+  for (std::size_t number = 0; number < plan.ops.size(); ++number)
+    for (const std::vector<BufferId>* operands : {&plan.ops[number].inputs, &plan.ops[number].outputs})
+      for (const BufferId id : *operands) {
+        const auto i = static_cast<std::size_t>(id);
+        if (!seen[i]) all[i].first = number;
+        seen[i] = true;
+        all[i].last = number;
+      }
+  for (Placement& life : all)
+    if (plan.buffer(life.buffer).kind == BufferKind::output) life.last = plan.ops.size();
+  std::erase_if(all, [&](const Placement& life) { return plan.buffer(life.buffer).kind == BufferKind::state; });
+  return all;
 }
+
+/// Placements by the ops during which they are alive, so that placing a buffer looks at its neighbours in time only.
+class Timeline {
+ public:
+  explicit Timeline(std::size_t ops) : alive_(ops + 1) {}
+
+  void add(const Placement& placed) {
+    for (std::size_t op = placed.first; op <= placed.last; ++op) alive_[op].push_back(placed);
+  }
+  /// Every placement whose life overlaps that of `life`, once, by offset.
+  [[nodiscard]] std::vector<Placement> neighbours(const Placement& life) const {
+    std::vector<Placement> found;
+    for (std::size_t op = life.first; op <= life.last; ++op)
+      for (const Placement& placed : alive_[op])
+        if (op == life.first || placed.first == op) found.push_back(placed);  // alive from the start, or born meanwhile
+    std::ranges::sort(found, {}, &Placement::offset);
+    return found;
+  }
+
+ private:
+  std::vector<std::vector<Placement>> alive_;
+};
 
 }  // namespace
 
 const Placement* BufferPlan::find(BufferId buffer) const noexcept {
-  const auto found = std::ranges::find(placements, buffer, &Placement::buffer);
-  return found == placements.end() ? nullptr : &*found;
+  const auto number = [](const Placement& placement) { return static_cast<std::uint32_t>(placement.buffer); };
+  const auto found = std::ranges::lower_bound(placements, static_cast<std::uint32_t>(buffer), {}, number);
+  return found == placements.end() || found->buffer != buffer ? nullptr : &*found;
 }
 
 BufferPlan plan_buffers(const Plan& plan) {
   BufferPlan result;
-  std::vector<Placement> waiting = lives(plan);
-  std::ranges::stable_sort(waiting, std::ranges::greater{}, &Placement::bytes);
-  for (Placement& next : waiting) {
-    // Neighbours in time, by offset: the first gap between them that is wide enough.
-    std::vector<const Placement*> neighbours;
-    for (const Placement& placed : result.placements)
-      if (overlap_in_time(placed, next)) neighbours.push_back(&placed);
-    std::ranges::sort(neighbours, {}, [](const Placement* p) { return p->offset; });
-    for (const Placement* neighbour : neighbours) {
-      if (next.offset + next.bytes <= neighbour->offset) break;
-      next.offset = std::max(next.offset, neighbour->offset + neighbour->bytes);
+  result.placements = lives(plan);
+  std::ranges::stable_sort(result.placements, std::ranges::greater{}, &Placement::bytes);
+  Timeline timeline(plan.ops.size());
+  for (Placement& next : result.placements) {
+    // The first gap between the neighbours that is wide enough.
+    for (const Placement& neighbour : timeline.neighbours(next)) {
+      if (next.offset + next.bytes <= neighbour.offset) break;
+      next.offset = std::max(next.offset, neighbour.offset + neighbour.bytes);
     }
     result.bytes = std::max(result.bytes, next.offset + next.bytes);
     result.bytes_without_reuse += next.bytes;
-    result.placements.push_back(next);
+    timeline.add(next);
   }
   std::ranges::sort(result.placements, {}, [](const Placement& p) { return static_cast<std::uint32_t>(p.buffer); });
   return result;

@@ -15,7 +15,7 @@ struct Placement {
   std::int64_t offset = 0;
   std::int64_t bytes = 0;  // for the largest step, rounded up to the alignment
   std::size_t first = 0;   // op that defines it; inputs: 0
-  std::size_t last = 0;    // op that reads it last; outputs: the last op
+  std::size_t last = 0;    // op that reads it last; outputs: the number of ops, beyond the last
 };
 
 struct BufferPlan {

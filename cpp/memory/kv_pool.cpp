@@ -6,13 +6,25 @@
 #include "base/check.h"
 
 namespace lamella {
+namespace {
+
+/// Bytes of one block of a state buffer, whose first dimension counts blocks.
+std::size_t block_bytes(Buffer state) {
+  state.shape.front() = fixed(1);
+  return static_cast<std::size_t>(byte_count(state, {}));
+}
+
+}  // namespace
 
 KvBlockPool::KvBlockPool(std::int64_t blocks) : total_(blocks), free_(static_cast<std::size_t>(blocks)) {
   std::iota(free_.rbegin(), free_.rend(), 0);
 }
 
 bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
+  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(),
+        " of ", total_);
   if (count > static_cast<std::int64_t>(free_.size())) return false;
+  blocks.reserve(blocks.size() + static_cast<std::size_t>(count));  // from here on nothing fails
   for (std::int64_t i = 0; i < count; ++i) {
     blocks.push_back(free_.back());
     free_.pop_back();
@@ -20,28 +32,26 @@ bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
   return true;
 }
 
-void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) {
-  free_.insert(free_.end(), blocks.rbegin(), blocks.rend());
+void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) noexcept {
+  free_.insert(free_.end(), blocks.rbegin(), blocks.rend());  // has had room for all blocks from the start
   blocks.clear();
-  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(),
-        " of ", total_);
 }
 
-std::size_t KvMemory::planned_bytes(const Plan& plan) {
+std::size_t KvMemory::bytes_per_block(const Plan& plan) {
   std::size_t bytes = 0;
   for (const Buffer& buffer : plan.buffers)
-    if (buffer.kind == BufferKind::state) bytes += static_cast<std::size_t>(byte_count(buffer, plan.bounds));
+    if (buffer.kind == BufferKind::state) bytes += block_bytes(buffer);
   return bytes;
 }
 
-KvMemory::KvMemory(const Plan& plan, std::string_view purpose) : memory_(planned_bytes(plan), purpose) {
-  std::size_t offset = 0;
+KvMemory::KvMemory(const Plan& plan, std::string_view purpose) {
+  std::size_t bytes = 0;
   for (const Buffer& buffer : plan.buffers) {
     if (buffer.kind != BufferKind::state) continue;
-    const auto bytes = static_cast<std::size_t>(byte_count(buffer, plan.bounds));
-    states_.emplace(buffer.name, State{offset, bytes, static_cast<std::size_t>(buffer.shape.front().factor)});
-    offset += bytes;
+    states_.emplace(buffer.name, State{bytes, block_bytes(buffer)});
+    bytes = checked_add(bytes, static_cast<std::size_t>(byte_count(buffer, plan.bounds)), purpose);
   }
+  memory_ = Allocation(bytes, purpose);
 }
 
 std::byte* KvMemory::data(const std::string& state) const {
@@ -52,9 +62,9 @@ std::byte* KvMemory::data(const std::string& state) const {
 
 void KvMemory::clear(const std::vector<std::int32_t>& blocks) {
   for (const auto& [name, state] : states_) {
-    const std::size_t block_bytes = state.bytes / state.blocks;
     for (const std::int32_t block : blocks)
-      std::memset(memory_.data() + state.offset + static_cast<std::size_t>(block) * block_bytes, 0, block_bytes);
+      std::memset(memory_.data() + state.offset + static_cast<std::size_t>(block) * state.block_bytes, 0,
+                  state.block_bytes);
   }
 }
 

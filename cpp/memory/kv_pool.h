@@ -19,10 +19,11 @@ class KvBlockPool {
 
   [[nodiscard]] std::int64_t total() const noexcept { return total_; }
   [[nodiscard]] std::int64_t used() const noexcept { return total_ - static_cast<std::int64_t>(free_.size()); }
-  /// Takes `count` blocks, or none at all and returns false where fewer are free.
+  /// Takes `count` blocks, or none at all and returns false where fewer are free. Errors: std::bad_alloc, which takes
+  /// none; internal where more blocks came back than were taken.
   [[nodiscard]] bool take(std::int64_t count, std::vector<std::int32_t>& blocks);
-  /// Gives all of `blocks` back and empties it.
-  void give_back(std::vector<std::int32_t>& blocks);
+  /// Gives all of `blocks` back and empties it. Never fails, so that destructors may call it.
+  void give_back(std::vector<std::int32_t>& blocks) noexcept;
 
   [[nodiscard]] static std::int64_t blocks_for(std::int64_t tokens) noexcept {
     return (tokens + kv_block_tokens - 1) / kv_block_tokens;
@@ -40,14 +41,14 @@ class KvMemory {
 
   [[nodiscard]] std::byte* data(const std::string& state) const;
   [[nodiscard]] std::size_t total_bytes() const noexcept { return memory_.size(); }
-  /// Bytes that the plan's states will take, without taking them.
-  [[nodiscard]] static std::size_t planned_bytes(const Plan& plan);
+  /// Bytes that one block takes in all of the plan's states together.
+  [[nodiscard]] static std::size_t bytes_per_block(const Plan& plan);
   /// Zeroes the blocks in every state: they held a request that ended with NaN.
   void clear(const std::vector<std::int32_t>& blocks);
 
  private:
   struct State {
-    std::size_t offset, bytes, blocks;
+    std::size_t offset, block_bytes;
   };
   std::map<std::string, State, std::less<>> states_;
   Allocation memory_;

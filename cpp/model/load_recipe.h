@@ -11,8 +11,8 @@ namespace lamella {
 /// those rows are seen as [groups][parts][rows per part], and `part` picks one part of every group:
 ///   GPT-2  c_attn:           groups 1, parts 3 -> q, k, v     (transposed: stored [inputs, outputs])
 ///   GPT-NeoX query_key_value: groups = heads, parts 3 -> q, k, v of each head
-/// `rotary_pairs`: rows of each head alternate (0, d/2, 1, d/2+1, ...) as GGUF stores llama's q and k; loading undoes
-/// it. A vector (bias) is a matrix of one column here, so the same fields cut fused biases.
+/// `rotary_pair_heads`: rows of each head alternate (0, d/2, 1, d/2+1, ...) as GGUF stores llama's q and k; loading
+/// undoes it. A vector (bias) is a matrix of one column here, so the same fields cut fused biases.
 struct WeightSource {
   std::string weight;  // canonical name, weights.h
   std::string tensor;  // the container's name

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t largest_dimension = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t largest_tensor = std::int64_t{1} << 48;  // elements
-constexpr std::size_t most_layers = 65536;
+constexpr std::size_t most_layers = 4096;
 
 /// Says which part of the spec is looked at ("layers.3.attention.") and throws about its fields.
 class Part {

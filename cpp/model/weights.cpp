@@ -18,7 +18,7 @@ constexpr std::string_view slot_names[] = {
 static_assert(std::size(slot_names) == static_cast<std::size_t>(Slot::pooler_bias) + 1,
               "one name a slot, in its order");
 
-/// Collects declarations. Every bias slot follows its matrix's slot in the enum, which the helpers below rely on.
+/// Collects declarations.
 class Declarations {
  public:
   void matrix(Slot slot, std::int64_t rows, std::int64_t columns, Segment segment) {
@@ -37,8 +37,6 @@ class Declarations {
   [[nodiscard]] std::vector<WeightDeclaration> take() && { return std::move(list_); }
 
  private:
-  static Slot bias_of(Slot slot) noexcept { return static_cast<Slot>(static_cast<std::uint8_t>(slot) + 1); }
-
   std::vector<WeightDeclaration> list_;
   std::int32_t layer_ = -1;
 };

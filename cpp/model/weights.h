@@ -63,6 +63,11 @@ enum class Slot : std::uint8_t {
   }
 }
 
+/// The slot of the bias that belongs to this matrix or norm: it follows in the enum. For slots that can have one.
+[[nodiscard]] constexpr Slot bias_of(Slot slot) noexcept {
+  return static_cast<Slot>(static_cast<std::uint8_t>(slot) + 1);
+}
+
 /// The bulk-read unit that a weight belongs to (design section 3).
 enum class Segment : std::uint8_t { embedding, norms_qkv, attention_output, mlp_up, mlp_down, head };
 

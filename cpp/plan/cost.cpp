@@ -6,22 +6,38 @@
 namespace lamella {
 namespace {
 
+/// A count that refuses to wrap: shapes come from callers, and a step of theirs may cost more than 2^63.
+class Count {
+ public:
+  Count(std::int64_t value) : value_(value) {}  // NOLINT(google-explicit-constructor): reads as arithmetic
+  [[nodiscard]] std::int64_t value() const noexcept { return value_; }
+  friend Count operator*(Count a, Count b) {
+    return checked_multiply(a.value_, b.value_, "the cost of the step", ErrorCode::invalid_argument);
+  }
+  friend Count operator+(Count a, Count b) {
+    return checked_add(a.value_, b.value_, "the cost of the step", ErrorCode::invalid_argument);
+  }
+
+ private:
+  std::int64_t value_;
+};
+
 /// Weights that the op reads whole, plus the rows that an embedding gathers.
 std::int64_t weight_traffic(const Plan& plan, const Op& op, const StepShape& shape) {
-  std::int64_t bytes = 0;
+  Count bytes = 0;
   for (const WeightIndex index : op.weights) {
     const WeightDeclaration& weight = plan.weight(index);
-    bytes += op.kind == OpKind::embed ? shape.tokens * row_bytes(weight) : weight_bytes(weight);
+    bytes = bytes + (op.kind == OpKind::embed ? Count(shape.tokens) * row_bytes(weight) : Count(weight_bytes(weight)));
   }
-  return bytes;
+  return bytes.value();
 }
 
 std::int64_t matrix_flops(const Plan& plan, const Op& op, std::int64_t rows) {
-  std::int64_t flops = 0;
+  Count flops = 0;
   for (const WeightIndex index : op.weights)
     if (!is_vector(plan.weight(index).id.slot))
-      flops += 2 * rows * plan.weight(index).rows * plan.weight(index).columns;
-  return flops;
+      flops = flops + Count(2) * rows * plan.weight(index).rows * plan.weight(index).columns;
+  return flops.value();
 }
 
 /// FLOPs of a norm, an activation or an addition are counted as this many an element; they never bound a step.
@@ -44,43 +60,43 @@ std::int64_t row_bytes(const WeightDeclaration& weight) {
 }
 
 std::int64_t weight_bytes_per_step(const Plan& plan, const StepShape& shape) {
-  std::int64_t bytes = 0;
-  for (const Op& op : plan.ops) bytes += weight_traffic(plan, op, shape);
-  return bytes;
+  Count bytes = 0;
+  for (const Op& op : plan.ops) bytes = bytes + weight_traffic(plan, op, shape);
+  return bytes.value();
 }
 
 Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
-  Cost total{.bytes_read = weight_traffic(plan, op, shape)};
+  Count read = weight_traffic(plan, op, shape), written = 0, flops = 0;
   for (const BufferId id : op.inputs)
-    if (plan.buffer(id).kind != BufferKind::state) total.bytes_read += byte_count(plan.buffer(id), shape);
+    if (plan.buffer(id).kind != BufferKind::state) read = read + byte_count(plan.buffer(id), shape);
   for (const BufferId id : op.outputs)
-    if (plan.buffer(id).kind != BufferKind::state) total.bytes_written += byte_count(plan.buffer(id), shape);
+    if (plan.buffer(id).kind != BufferKind::state) written = written + byte_count(plan.buffer(id), shape);
 
   const OpAttributes& a = op.attributes;
-  const std::int64_t kv_row_bytes = 2 * std::int64_t{a.kv_heads} * a.head_dim * std::int64_t(size_of(dtype_of(plan)));
+  const Count kv_row_bytes = Count(2) * a.kv_heads * a.head_dim * std::int64_t(size_of(dtype_of(plan)));
   switch (op.kind) {
     case OpKind::attention:
     case OpKind::layout_attention:
-      total.bytes_read += shape.kv_tokens * kv_row_bytes;
-      total.flops = 4 * shape.attended * a.heads * a.head_dim;  // q.k and p.v
+      read = read + shape.kv_tokens * kv_row_bytes;
+      flops = Count(4) * shape.attended * a.heads * a.head_dim;  // q.k and p.v
       break;
     case OpKind::kv_write:
     case OpKind::norm_qkv:
-      total.bytes_written += shape.tokens * kv_row_bytes;
-      total.flops = matrix_flops(plan, op, shape.tokens);
+      written = written + shape.tokens * kv_row_bytes;
+      flops = matrix_flops(plan, op, shape.tokens);
       break;
     case OpKind::linear:
     case OpKind::norm_mlp_up:
     case OpKind::output_residual:
-      total.flops = matrix_flops(plan, op, evaluate(plan.buffer(op.inputs.front()).shape.front(), shape));
+      flops = matrix_flops(plan, op, evaluate(plan.buffer(op.inputs.front()).shape.front(), shape));
       break;
     case OpKind::embed: break;
     case OpKind::gather_rows:  // reads the gathered rows, not all of x
-      total.bytes_read += byte_count(plan.buffer(op.outputs[0]), shape) - byte_count(plan.buffer(op.inputs[0]), shape);
+      read = read + (byte_count(plan.buffer(op.outputs[0]), shape) - byte_count(plan.buffer(op.inputs[0]), shape));
       break;
-    default: total.flops = elementwise_flops * element_count(plan.buffer(op.outputs.front()), shape);
+    default: flops = Count(elementwise_flops) * element_count(plan.buffer(op.outputs.front()), shape);
   }
-  return total;
+  return {.bytes_read = read.value(), .bytes_written = written.value(), .flops = flops.value()};
 }
 
 }  // namespace lamella

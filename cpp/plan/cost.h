@@ -20,7 +20,7 @@ struct Cost {
   }
 };
 
-/// Cost of `op` for a step of that shape, KV lengths included.
+/// Cost of `op` for a step of that shape, KV lengths included. Errors: invalid_argument where a figure exceeds 2^63.
 [[nodiscard]] Cost cost(const Plan& plan, const Op& op, const StepShape& shape);
 
 /// Bytes of the resident weight as it is packed, scales and the last tile's padding included.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iomanip>
+#include <limits>
 #include <sstream>
 
 #include "base/check.h"
@@ -9,7 +10,13 @@
 namespace lamella {
 
 StepShape StepShape::uniform(std::int64_t sequences, std::int64_t new_tokens, std::int64_t context) {
-  // The i-th new token (from 1) sees context - new_tokens + i positions.
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  if (sequences < 1 || new_tokens < 1 || context < new_tokens || context > most / sequences)
+    throw Error(ErrorCode::invalid_argument,
+                concat("a step of ", sequences, " sequences with ", new_tokens, " new tokens each at context ", context,
+                       "; expected at least one of each, a context that holds the new tokens, and at most ", most,
+                       " tokens of context in all"));
+  // Below 2^62. The i-th new token (from 1) sees context - new_tokens + i positions.
   const std::int64_t attended = new_tokens * (context - new_tokens) + new_tokens * (new_tokens + 1) / 2;
   return {.tokens = sequences * new_tokens,
           .sequences = sequences,
@@ -19,13 +26,16 @@ StepShape StepShape::uniform(std::int64_t sequences, std::int64_t new_tokens, st
           .kv_tokens = sequences * context};
 }
 
-std::int64_t evaluate(const Dim& dim, const StepShape& shape) noexcept {
+std::int64_t evaluate(const Dim& dim, const StepShape& shape) {
+  const auto times = [&](std::int64_t size) {
+    return checked_multiply(dim.factor, size, "a dimension", ErrorCode::invalid_argument);
+  };
   switch (dim.symbol) {
     case Symbol::one: return dim.factor;
-    case Symbol::tokens: return dim.factor * shape.tokens;
-    case Symbol::sequences: return dim.factor * shape.sequences;
-    case Symbol::rows: return dim.factor * shape.rows;
-    case Symbol::kv_blocks: return dim.factor * shape.kv_blocks;
+    case Symbol::tokens: return times(shape.tokens);
+    case Symbol::sequences: return times(shape.sequences);
+    case Symbol::rows: return times(shape.rows);
+    case Symbol::kv_blocks: return times(shape.kv_blocks);
   }
   return 0;
 }
@@ -97,18 +107,14 @@ const Buffer* Plan::find(std::string_view name) const noexcept {
 
 std::int64_t element_count(const Buffer& buffer, const StepShape& shape) {
   std::int64_t count = 1;
-  for (const Dim& dim : buffer.shape) {
-    const bool wraps = __builtin_mul_overflow(count, evaluate(dim, shape), &count);
-    check(!wraps, "buffer ", buffer.name, " has more than 2^63 elements");
-  }
+  for (const Dim& dim : buffer.shape)
+    count = checked_multiply(count, evaluate(dim, shape), buffer.name, ErrorCode::invalid_argument);
   return count;
 }
 
 std::int64_t byte_count(const Buffer& buffer, const StepShape& shape) {
-  std::int64_t bytes = 0;
-  const bool wraps = __builtin_mul_overflow(element_count(buffer, shape), std::int64_t(size_of(buffer.type)), &bytes);
-  check(!wraps, "buffer ", buffer.name, " has more than 2^63 bytes");
-  return bytes;
+  return checked_multiply(element_count(buffer, shape), static_cast<std::int64_t>(size_of(buffer.type)), buffer.name,
+                          ErrorCode::invalid_argument);
 }
 
 namespace {

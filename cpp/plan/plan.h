@@ -42,7 +42,7 @@ struct Plan {
   [[nodiscard]] const Buffer* find(std::string_view name) const noexcept;
 };
 
-/// Elements and bytes of a buffer for a step of that shape.
+/// Elements and bytes of a buffer for a step of that shape. Errors: invalid_argument, naming the buffer, above 2^63.
 [[nodiscard]] std::int64_t element_count(const Buffer& buffer, const StepShape& shape);
 [[nodiscard]] std::int64_t byte_count(const Buffer& buffer, const StepShape& shape);
 

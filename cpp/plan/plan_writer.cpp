@@ -5,11 +5,6 @@
 #include "base/check.h"
 
 namespace lamella {
-namespace {
-
-constexpr Slot following(Slot slot) noexcept { return static_cast<Slot>(static_cast<std::uint8_t>(slot) + 1); }
-
-}  // namespace
 
 PlanWriter::PlanWriter(const ModelSpec& spec, const PlanOptions& plan_options) : options(plan_options), model_(spec) {
   plan_.bounds = options.bounds;
@@ -18,6 +13,9 @@ PlanWriter::PlanWriter(const ModelSpec& spec, const PlanOptions& plan_options) :
   else
     for (WeightDeclaration& weight : plan_.weights)
       if (!is_vector(weight.id.slot)) weight.format = float_format(options.dtype);
+  for (std::size_t i = 0; i < plan_.weights.size(); ++i)
+    weights_.emplace(std::pair(plan_.weights[i].id.layer, plan_.weights[i].id.slot),
+                     WeightIndex{static_cast<std::uint32_t>(i)});
 }
 
 void PlanWriter::enter_layer(std::int32_t layer) {
@@ -26,10 +24,15 @@ void PlanWriter::enter_layer(std::int32_t layer) {
 }
 
 BufferId PlanWriter::input(std::string_view name, std::vector<Dim> shape) {
-  for (std::size_t i = 0; i < plan_.buffers.size(); ++i)
-    if (plan_.buffers[i].name == name) return BufferId{static_cast<std::uint32_t>(i)};
-  plan_.buffers.push_back({std::string(name), BufferKind::input, DataType::i32, std::move(shape)});
-  return BufferId{static_cast<std::uint32_t>(plan_.buffers.size() - 1)};
+  return shared({std::string(name), BufferKind::input, DataType::i32, std::move(shape)});
+}
+
+/// The buffer of that name, which the first to ask for it adds.
+BufferId PlanWriter::shared(Buffer buffer) {
+  const auto [place, added] =
+      shared_.try_emplace(buffer.name, BufferId{static_cast<std::uint32_t>(plan_.buffers.size())});
+  if (added) plan_.buffers.push_back(std::move(buffer));
+  return place->second;
 }
 
 BufferId PlanWriter::define(std::string_view name, DataType type, std::vector<Dim> shape) {
@@ -41,10 +44,10 @@ BufferId PlanWriter::define(std::string_view name, DataType type, std::vector<Di
 WeightIndex PlanWriter::weight(Slot slot) const { return weight(slot, layer_); }
 
 WeightIndex PlanWriter::weight(Slot slot, std::int32_t layer) const {
-  const WeightId id{slot, layer};
-  const auto found = std::ranges::find(plan_.weights, id, &WeightDeclaration::id);
-  check(found != plan_.weights.end(), "the plan asks for a weight that the model does not declare: ", to_string(id));
-  return WeightIndex{static_cast<std::uint32_t>(found - plan_.weights.begin())};
+  const auto found = weights_.find({layer, slot});
+  check(found != weights_.end(), "the plan asks for a weight that the model does not declare: ", to_string(slot),
+        " of layer ", layer);
+  return found->second;
 }
 
 Op& PlanWriter::append(OpKind kind, std::vector<BufferId> inputs, std::vector<BufferId> outputs) {
@@ -87,7 +90,7 @@ BufferId PlanWriter::norm(const NormSpec& spec, Slot slot, BufferId x) {
   Op& op = append(OpKind::norm, {x}, {y});
   op.attributes.norm = spec;
   op.weights = {weight(slot)};
-  if (spec.bias) op.weights.push_back(weight(following(slot)));
+  if (spec.bias) op.weights.push_back(weight(bias_of(slot)));
   return y;
 }
 
@@ -103,7 +106,7 @@ BufferId PlanWriter::linear(Projection projection, BufferId x, std::string_view 
   append(OpKind::linear, {x}, {y}).weights = {matrix};
   if (!projection.bias) return y;
   const BufferId biased = define(std::string(name) + "+b", type, shape);
-  append(OpKind::add_bias, {y}, {biased}).weights = {weight(following(projection.weight))};
+  append(OpKind::add_bias, {y}, {biased}).weights = {weight(bias_of(projection.weight))};
   return biased;
 }
 
@@ -121,15 +124,11 @@ BufferId PlanWriter::rope(const AttentionSpec& attention, BufferId x, std::int32
 /// The KV cache that this layer writes and reads. Causal layers keep theirs from step to step; a bidirectional layer
 /// needs its keys and values only within the step, so all such layers share one.
 BufferId PlanWriter::kv_state(const AttentionSpec& attention) {
-  const std::string name = attention.causal ? concat("kv.", layer_) : std::string("kv.step");
-  for (std::size_t i = 0; i < plan_.buffers.size(); ++i)
-    if (plan_.buffers[i].name == name) return BufferId{static_cast<std::uint32_t>(i)};
-  plan_.buffers.push_back({name,
-                           BufferKind::state,
-                           options.dtype,
-                           {fixed(options.kv_pool_blocks), fixed(2), fixed(attention.kv_heads), fixed(kv_block_tokens),
-                            fixed(attention.head_dim)}});
-  return BufferId{static_cast<std::uint32_t>(plan_.buffers.size() - 1)};
+  return shared({attention.causal ? concat("kv.", layer_) : std::string("kv.step"),
+                 BufferKind::state,
+                 options.dtype,
+                 {fixed(options.kv_pool_blocks), fixed(2), fixed(attention.kv_heads), fixed(kv_block_tokens),
+                  fixed(attention.head_dim)}});
 }
 
 std::vector<BufferId> PlanWriter::with_step_tables(std::vector<BufferId> inputs) {

@@ -1,6 +1,7 @@
 // The pen that build_plan writes with: one short function an op, which names its output buffer and appends the op.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,7 +11,7 @@
 
 namespace lamella {
 
-/// A linear with its optional bias: the bias's slot is the one after the weight's.
+/// A linear with its optional bias (bias_of the weight's slot).
 struct Projection {
   Slot weight;
   bool bias;
@@ -54,6 +55,7 @@ class PlanWriter {
 
  private:
   BufferId input(std::string_view name, std::vector<Dim> shape);
+  BufferId shared(Buffer buffer);
   BufferId define(std::string_view name, DataType type, std::vector<Dim> shape);
   WeightIndex weight(Slot slot) const;
   WeightIndex weight(Slot slot, std::int32_t layer) const;
@@ -64,6 +66,8 @@ class PlanWriter {
 
   const ModelSpec& model_;
   Plan plan_;
+  std::map<std::pair<std::int32_t, Slot>, WeightIndex> weights_;  // by layer and slot
+  std::map<std::string, BufferId, std::less<>> shared_;           // inputs and states, which several ops name
   std::int32_t layer_ = -1;
   Region region_ = Region::none;
   std::vector<std::pair<RopeSpec, BufferId>> angles_;

@@ -35,13 +35,15 @@ struct StepShape {
   std::int64_t kv_tokens = 0;  // sum over sequences of the KV length, this step's tokens included
 
   /// A step of `sequences` equal sequences: each brings `new_tokens` that end at position `context` - 1 and gets one
-  /// row.
+  /// row. Errors: invalid_argument unless 1 <= new_tokens <= context, 1 <= sequences and sequences * context < 2^31,
+  /// which is what a step's int32 tables can name.
   [[nodiscard]] static StepShape uniform(std::int64_t sequences, std::int64_t new_tokens, std::int64_t context);
 
   bool operator==(const StepShape&) const = default;
 };
 
-[[nodiscard]] std::int64_t evaluate(const Dim& dim, const StepShape& shape) noexcept;
+/// Errors: invalid_argument where the product overflows.
+[[nodiscard]] std::int64_t evaluate(const Dim& dim, const StepShape& shape);
 
 /// "T", "S", "576", "9*T".
 [[nodiscard]] std::string to_string(const Dim& dim);

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "plan/cost.h"
 
 namespace lamella {
 namespace {
@@ -16,34 +17,43 @@ class OpVerifier {
   void operator()() const {
     switch (op_.kind) {
       case OpKind::embed: return embed();
-      case OpKind::norm: return arity(1, 1), same(in(0), out(0)), vectors(width(in(0)));
-      case OpKind::linear: return arity(1, 1), projection(in(0), out(0));
-      case OpKind::add_bias: return arity(1, 1), same(in(0), out(0)), vectors(width(in(0)));
+      case OpKind::norm: return arity(1, 1), same(in(0), out(0)), numbers(out(0)), vectors(width(in(0)));
+      case OpKind::linear: return arity(1, 1), projection(in(0), out(0)), numbers(in(0)), numbers_or_f32(out(0));
+      case OpKind::add_bias: return arity(1, 1), same(in(0), out(0)), numbers_or_f32(out(0)), vectors(width(in(0)));
       case OpKind::rope_table:
         return arity(2, 1), shape(in(0), {tokens()}), shape(in(1), {tokens()}),
-               shape(out(0), {tokens(), fixed(rotary_dim())});
+               shape(out(0), {tokens(), fixed(rotary_dim())}), type(in(0), DataType::i32), type(in(1), DataType::i32),
+               type(out(0), DataType::f32);
       case OpKind::rope: return arity(2, 1), rotary();
       case OpKind::kv_write:
-        return arity(5, 1), kv_operands(2), rows_of(in(0), kv_width()), rows_of(in(1), kv_width()), state(out(0));
-      case OpKind::split_heads: return arity(1, 1), rows_of(in(0), query_width()), shape(out(0), head_major());
+        return arity(5, 1), kv_operands(2), rows_of(in(0), kv_width()), rows_of(in(1), kv_width()), numbers(in(0)),
+               numbers(in(1)), state(out(0));
+      case OpKind::split_heads:
+        return arity(1, 1), rows_of(in(0), query_width()), shape(out(0), head_major()), alike(in(0), out(0));
       case OpKind::attention:
-        return arity(5, 1), kv_operands(1), shape(in(0), head_major()), same(in(0), out(0)), state(in(4));
-      case OpKind::merge_heads: return arity(1, 1), shape(in(0), head_major()), rows_of(out(0), query_width());
-      case OpKind::activate: return arity(1, 1), same(in(0), out(0));
-      case OpKind::activate_gated: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0));
-      case OpKind::residual: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0));
+        return arity(5, 1), kv_operands(1), shape(in(0), head_major()), same(in(0), out(0)), numbers(out(0)),
+               state(in(4));
+      case OpKind::merge_heads:
+        return arity(1, 1), shape(in(0), head_major()), rows_of(out(0), query_width()), alike(in(0), out(0));
+      case OpKind::activate: return arity(1, 1), same(in(0), out(0)), numbers_or_f32(out(0));
+      case OpKind::activate_gated: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0)), numbers_or_f32(out(0));
+      case OpKind::residual: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0)), numbers(out(0));
       case OpKind::gather_rows:
         return arity(2, 1), shape(in(1), {sized(Symbol::rows)}),
-               shape(out(0), {sized(Symbol::rows), in(0).shape.back()});
+               shape(out(0), {sized(Symbol::rows), in(0).shape.back()}), numbers(in(0)), type(in(1), DataType::i32),
+               numbers_or_f32(out(0));
       case OpKind::mean_pool:
         return arity(2, 1), shape(in(1), sequence_table()),
-               shape(out(0), {sized(Symbol::sequences), in(0).shape.back()});
+               shape(out(0), {sized(Symbol::sequences), in(0).shape.back()}), numbers(in(0)),
+               type(in(1), DataType::i32), type(out(0), DataType::f32);
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::layout_attention:
-        return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), state(in(4));
+        return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), numbers(out(0)),
+               state(in(4));
       case OpKind::norm_mlp_up: return arity(1, 1), norm_mlp_up();
       case OpKind::output_residual:
-        return arity(2, 1), projection(in(0), out(0)), same(in(1), out(0)), vectors(width(out(0)));
+        return arity(2, 1), projection(in(0), out(0)), same(in(1), out(0)), numbers(in(0)), numbers(out(0)),
+               vectors(width(out(0)));
     }
     expect(false, "has no rule in verify");
   }
@@ -79,7 +89,19 @@ class OpVerifier {
   }
   void same(const Buffer& a, const Buffer& b) const {
     shape(b, a.shape);
+    alike(a, b);
+  }
+  void alike(const Buffer& a, const Buffer& b) const {
     expect(a.type == b.type, "mixes the types of ", a.name, " and ", b.name);
+  }
+  void type(const Buffer& buffer, DataType expected) const {
+    expect(buffer.type == expected, "wants ", to_string(expected), " in ", buffer.name, ", which is ",
+           to_string(buffer.type));
+  }
+  /// The plan's own element type, which kernels are chosen for, or fp32 where they can write it too.
+  void numbers(const Buffer& buffer) const { type(buffer, dtype_of(plan_)); }
+  void numbers_or_f32(const Buffer& buffer) const {
+    if (buffer.type != DataType::f32) numbers(buffer);
   }
   void rows_of(const Buffer& buffer, std::int64_t row_width) const { shape(buffer, {tokens(), fixed(row_width)}); }
 
@@ -99,13 +121,13 @@ class OpVerifier {
     expect(weight.columns == width(x) && weight.rows == width(y), "multiplies ", shape_text(x), " by ",
            to_string(weight.id), " [", weight.rows, ", ", weight.columns, "] into ", shape_text(y));
   }
-  /// Weight `slot` maps a row of `inputs` to `outputs`; its bias (the slot after it), where the op has one, fits.
+  /// Weight `slot` maps a row of `inputs` to `outputs`; its bias, where the op has one, fits.
   void matrix(Slot slot, std::int64_t inputs, std::int64_t outputs) const {
     const WeightDeclaration* weight = plan_.weight(op_, slot);
     expect(weight != nullptr, "lacks its weight ", to_string(slot));
     expect(weight->columns == inputs && weight->rows == outputs, "wants ", to_string(slot), " [", outputs, ", ", inputs,
            "], found [", weight->rows, ", ", weight->columns, "]");
-    const WeightDeclaration* bias = plan_.weight(op_, static_cast<Slot>(static_cast<int>(slot) + 1));
+    const WeightDeclaration* bias = plan_.weight(op_, bias_of(slot));
     if (bias != nullptr) expect(bias->columns == outputs, "wants ", outputs, " elements of ", to_string(bias->id));
   }
   void norm_weights(std::int64_t size) const {
@@ -116,6 +138,7 @@ class OpVerifier {
 
   void state(const Buffer& buffer) const {
     expect(buffer.kind == BufferKind::state, "wants a KV state, not ", buffer.name);
+    numbers(buffer);
     expect(buffer.shape.size() == 5 && buffer.shape[2] == fixed(op_.attributes.kv_heads) &&
                buffer.shape[4] == fixed(op_.attributes.head_dim),
            "wants another KV state than ", buffer.name, " ", shape_text(buffer));
@@ -125,11 +148,14 @@ class OpVerifier {
     shape(in(first), {tokens()});
     shape(in(first + 1), sequence_table());
     shape(in(first + 2), {sized(Symbol::sequences), sized(Symbol::kv_blocks)});
+    for (std::size_t i = first; i < first + 3; ++i) type(in(i), DataType::i32);
   }
 
   void embed() const {
     arity(3, 1);
-    for (std::size_t i = 0; i < 3; ++i) shape(in(i), {tokens()});
+    for (std::size_t i = 0; i < 3; ++i) shape(in(i), {tokens()}), type(in(i), DataType::i32);
+    expect(out(0).type != DataType::i32, "writes numbers into ", out(0).name, ", which is ", to_string(out(0).type));
+    numbers(out(0));
     expect(plan_.weight(op_, Slot::token_embedding) != nullptr, "lacks the token embedding");
     for (const WeightIndex index : op_.weights)
       expect(plan_.weight(index).columns == width(out(0)), "wants tables of ", width(out(0)), " columns");
@@ -137,7 +163,9 @@ class OpVerifier {
   void rotary() const {
     rows_of(in(0), std::int64_t{op_.attributes.heads} * op_.attributes.head_dim);
     same(in(0), out(0));
+    numbers(out(0));
     shape(in(1), {tokens(), fixed(rotary_dim())});
+    type(in(1), DataType::f32);
     expect(rotary_dim() > 0 && rotary_dim() <= op_.attributes.head_dim, "rotates ", rotary_dim(), " of ",
            op_.attributes.head_dim);
   }
@@ -145,8 +173,10 @@ class OpVerifier {
     const bool rope = op_.attributes.rope.has_value();
     arity(rope ? 5 : 4, 2);
     kv_operands(1);
-    if (rope) shape(in(4), {tokens(), fixed(rotary_dim())});
+    if (rope) shape(in(4), {tokens(), fixed(rotary_dim())}), type(in(4), DataType::f32);
     rows_of(out(0), query_width());
+    numbers(in(0));
+    numbers(out(0));
     state(out(1));
     norm_weights(width(in(0)));
     matrix(Slot::query, width(in(0)), query_width());
@@ -154,6 +184,8 @@ class OpVerifier {
     matrix(Slot::value, width(in(0)), kv_width());
   }
   void norm_mlp_up() const {
+    numbers(in(0));
+    numbers(out(0));
     norm_weights(width(in(0)));
     matrix(Slot::mlp_up, width(in(0)), width(out(0)));
     if (op_.attributes.gated) matrix(Slot::mlp_gate, width(in(0)), width(out(0)));
@@ -204,6 +236,8 @@ void verify_flow(const Plan& plan) {
     const Buffer& buffer = plan.buffers[i];
     check(buffer.kind == BufferKind::output ? defined[i] : used[i], "buffer ", buffer.name, " is ",
           buffer.kind == BufferKind::output ? "never defined" : "never used");
+    if (buffer.kind == BufferKind::output)
+      check(buffer.type == DataType::f32, "the output ", buffer.name, " is ", to_string(buffer.type), ", not float32");
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -14,7 +15,7 @@
 namespace lamella {
 
 /// The two roofs that bound every op: memory reads in bytes/s and fp32 multiply-adds in FLOP/s, both measured on this
-/// machine.
+/// machine; 0 where one was not measured.
 struct Roofline {
   double bytes_per_s = 0.0;
   double flops_per_s = 0.0;
@@ -41,8 +42,9 @@ class Device {
   [[nodiscard]] virtual std::uint64_t available_memory() const = 0;
   /// Threads that load weights and run plans; one user at a time.
   [[nodiscard]] virtual ThreadTeam& team() noexcept = 0;
-  /// Measures both roofs; takes about a second.
-  [[nodiscard]] virtual Roofline measure_roofline() = 0;
+  /// Measures both roofs; takes about a second, and for its while memory: at most a quarter of what is available and all
+  /// that a memory budget leaves. Where that is too little to measure memory with, bytes_per_s is 0.
+  [[nodiscard]] virtual Roofline measure_roofline(std::optional<std::uint64_t> left_of_budget) = 0;
   /// "cpu (avx512, 2 threads)".
   [[nodiscard]] virtual std::string name() const = 0;
 };

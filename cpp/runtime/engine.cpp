@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <new>
+#include <thread>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "plan/passes/deep_fusion.h"
 #include "plan/verify.h"
 #include "runtime/sampler.h"
@@ -15,19 +19,17 @@ namespace {
 /// buffer.
 constexpr std::int64_t most_logit_rows = 64;
 
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::uint64_t kv_bytes_per_block(const Plan& plan) {
-  std::uint64_t bytes = 0;
-  for (const Buffer& buffer : plan.buffers) {
-    if (buffer.kind != BufferKind::state) continue;
-    Buffer block = buffer;
-    block.shape.front() = fixed(1);
-    bytes += static_cast<std::uint64_t>(byte_count(block, plan.bounds));
+/// The exception that is being handled, as a request reports it.
+Error handled_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return {ErrorCode::out_of_memory, "the host ran out of memory during a step; run fewer requests at once"};
+  } catch (const std::exception& error) {
+    return {ErrorCode::internal, concat("a step failed: ", error.what())};
   }
-  return bytes;
 }
 
 EngineConfig resolved(EngineConfig config, const ModelSpec& spec) {
@@ -79,6 +81,9 @@ class HeldBlocks {
                   concat("the KV cache has ", pool_.total() - pool_.used(), " of ", pool_.total(),
                          " blocks free and this call needs ", count, "; wait for other requests to end"));
     return sequences_.back();
+  }
+  void clear(KvMemory& memory) const {
+    for (const std::vector<std::int32_t>& one : sequences_) memory.clear(one);
   }
 
  private:
@@ -135,7 +140,7 @@ Engine::Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> devi
     workspace = std::max(workspace, device_->workspace_bytes(make_plan(output)));
   memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights),
                           .activations = workspace,
-                          .kv_bytes_per_block = kv_bytes_per_block(draft),
+                          .kv_bytes_per_block = KvMemory::bytes_per_block(draft),
                           .max_num_seqs = config_.max_num_seqs,
                           .max_model_len = config_.max_model_len,
                           .keeps_kv = !is_encoder(),
@@ -204,16 +209,13 @@ void Engine::validate_request(const Request& request) const {
   validate(request.sampling, spec_.vocab);
   validate_tokens(request.prompt);
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());
-  if (request.sampling.max_tokens > config_.max_model_len - prompt)
+  const std::int64_t room = config_.max_model_len - prompt;
+  if (request.sampling.max_tokens > room)
     throw Error(ErrorCode::context_too_long,
                 concat("a prompt of ", prompt, " tokens plus max_tokens ", request.sampling.max_tokens,
-                       " exceeds the context of ", config_.max_model_len, "; ask for at most ",
-                       config_.max_model_len - prompt));
-  const std::int64_t blocks = KvBlockPool::blocks_for(prompt + request.sampling.max_tokens);
-  if (blocks > kv_blocks_->total())
-    throw Error(ErrorCode::out_of_memory,
-                concat("the request needs ", blocks, " KV blocks and the cache has ", kv_blocks_->total(),
-                       " in all; lower max_tokens or raise memory_budget"));
+                       " exceeds the context of ", config_.max_model_len,
+                       room > 0 ? concat("; ask for at most ", room)
+                                : std::string(", which the prompt fills; shorten it or raise max_model_len")));
 }
 
 void Engine::count_rejected(std::size_t requests) {
@@ -239,30 +241,27 @@ RequestId Engine::submit(Request request) {
     throw;
   }
   const std::lock_guard lock(state_);
+  const RequestId id = scheduler_->add(std::move(request), now_seconds());
   ++counters_.received;
-  return scheduler_->add(std::move(request), now_seconds());
+  return id;
 }
 
 bool Engine::step() {
   const std::lock_guard one_step(stepping_);
   std::vector<Scheduled> parts;
-  std::optional<StepInput> input;
   {
     const std::lock_guard lock(state_);
     for (Sequence* sequence : scheduler_->cancel_requested()) end(*sequence, FinishReason::cancelled);
     parts = scheduler_->next();
     if (parts.empty()) return false;
-    input = scheduler_->step_input(parts);
   }
-  // A cancel meanwhile only marks the sequence; its blocks stay until commit.
+  // Without state_, a cancel only marks the sequence: its tokens and blocks stay as they are until commit.
   std::span<const float> logits;
   std::optional<Error> failure;
   try {
-    logits = executor(PlanOutput::logits).run(*input);
-  } catch (const Error& error) {
-    failure = error;
-  } catch (const std::bad_alloc&) {
-    failure = Error(ErrorCode::out_of_memory, "the host ran out of memory during a step");
+    logits = executor(PlanOutput::logits).run(scheduler_->step_input(parts));
+  } catch (const std::exception&) {
+    failure = handled_error();
   }
   const std::lock_guard lock(state_);
   if (failure) {
@@ -278,28 +277,28 @@ void Engine::commit(const std::vector<Scheduled>& parts, std::span<const float> 
   std::size_t row = 0;
   for (const Scheduled& part : parts) {
     Sequence& sequence = *part.sequence;
-    sequence.cached += part.tokens;
     if (sequence.cancel_requested) {
       end(sequence, FinishReason::cancelled);
     } else if (part.samples) {
       take_token(sequence, logits.subspan(row * vocabulary, vocabulary));
     }
+    sequence.cached += part.tokens;  // last: whatever throws before it, the next step computes this part again
     row += part.samples ? 1 : 0;
   }
 }
 
 void Engine::take_token(Sequence& sequence, std::span<const float> logits) {
-  std::int32_t token = 0;
   try {
-    token = sample(logits, sequence.sampling, 0, static_cast<std::int64_t>(sequence.tokens.size()));
-  } catch (const Error& error) {
+    const std::int32_t token = sample(logits, sequence.sampling, 0, static_cast<std::int64_t>(sequence.tokens.size()));
+    if (sequence.first_token_s == 0.0) sequence.first_token_s = now_seconds() - sequence.submitted_s;
+    if (std::ranges::find(sequence.sampling.stop_token_ids, token) != sequence.sampling.stop_token_ids.end())
+      return end(sequence, FinishReason::stop);
+    sequence.tokens.push_back(token);
+  } catch (const std::exception&) {
+    const Error error = handled_error();
     kv_memory_->clear(sequence.blocks);  // a later request must not meet NaN in a block's unused slots
     return end(sequence, FinishReason::error, error);
   }
-  if (sequence.first_token_s == 0.0) sequence.first_token_s = now_seconds() - sequence.submitted_s;
-  if (std::ranges::find(sequence.sampling.stop_token_ids, token) != sequence.sampling.stop_token_ids.end())
-    return end(sequence, FinishReason::stop);
-  sequence.tokens.push_back(token);
   if (static_cast<std::int64_t>(sequence.tokens.size()) - sequence.prompt_tokens >= sequence.sampling.max_tokens)
     end(sequence, FinishReason::length);
 }
@@ -342,11 +341,16 @@ void Engine::cancel(RequestId id) {
 
 // ---- whole sequences at once -----------------------------------------------------------------------------------------
 
-std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
+std::vector<float> Engine::logits(std::span<const std::int32_t> tokens, const Interrupt& interrupt) {
   if (is_encoder())
     throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is an encoder: it has no logits; use encode()"));
   validate_tokens(tokens);
-  const std::lock_guard one_step(stepping_);
+  std::unique_lock alone(whole_sequence_, std::try_to_lock);
+  while (!alone.owns_lock()) {  // the other call may take long, and this one can be interrupted
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (interrupt) interrupt();
+    static_cast<void>(alone.try_lock());
+  }
   HeldBlocks held(*kv_blocks_, state_);
   const auto length = static_cast<std::int64_t>(tokens.size());
   const std::vector<std::int32_t>& blocks = held.take(length);
@@ -354,6 +358,8 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
   result.reserve(tokens.size() * static_cast<std::size_t>(spec_.vocab));
   const std::int64_t at_once = std::min(most_logit_rows, config_.max_num_batched_tokens);
   for (std::int64_t begin = 0; begin < length; begin += at_once) {
+    if (begin > 0 && interrupt) interrupt();
+    const std::lock_guard one_step(stepping_);
     const std::int64_t count = std::min(at_once, length - begin);
     const std::span<const float> rows =
         executor(PlanOutput::logits).run(chunk_step({{tokens, begin, count, blocks}}, true));
@@ -362,7 +368,8 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> tokens) {
   return result;
 }
 
-std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std::int32_t>>& inputs, Pooling pooling) {
+std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std::int32_t>>& inputs, Pooling pooling,
+                                               const Interrupt& interrupt) {
   if (!is_encoder())
     throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is a decoder; encode() is for encoders"));
   validate_each("input", inputs, [&](const std::vector<std::int32_t>& input) { validate_tokens(input); });
@@ -371,9 +378,10 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
                                                          : PlanOutput::hidden;
   require_output(spec_, output);
   const auto hidden = static_cast<std::size_t>(spec_.hidden);
-  const std::lock_guard one_step(stepping_);
   std::vector<std::vector<float>> results;
   while (results.size() < inputs.size()) {
+    if (!results.empty() && interrupt) interrupt();
+    const std::lock_guard one_step(stepping_);
     HeldBlocks held(*kv_blocks_, state_);
     std::vector<Chunk> chunks;
     std::int64_t budget = config_.max_num_batched_tokens;
@@ -388,8 +396,15 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
     std::size_t row = 0;
     for (const Chunk& chunk : chunks) {
       const std::size_t count = pooling == Pooling::none ? static_cast<std::size_t>(chunk.count) : 1;
-      const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(row * hidden);
-      results.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(count * hidden));
+      const std::span<const float> own = rows.subspan(row * hidden, count * hidden);
+      if (!std::ranges::all_of(own, [](float value) { return std::isfinite(value); })) {
+        held.clear(*kv_memory_);  // a later step must not meet NaN in a block's unused slots
+        throw Error(ErrorCode::numeric,
+                    concat("input ", results.size(), ": the model's rows hold NaN or infinity; its weights or the ",
+                           "dtype's range are at fault",
+                           inputs.size() == 1 ? "" : "; the other inputs of this call are lost, encode them again"));
+      }
+      results.emplace_back(own.begin(), own.end());
       row += count;
     }
   }
@@ -400,7 +415,9 @@ std::vector<std::vector<float>> Engine::encode(const std::vector<std::vector<std
 
 const Roofline& Engine::roofline() {
   const std::lock_guard one_step(stepping_);
-  if (roofline_.bytes_per_s == 0.0) roofline_ = device_->measure_roofline();
+  if (roofline_.flops_per_s == 0.0)
+    roofline_ = device_->measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
+                                                                : std::nullopt);
   return roofline_;
 }
 
@@ -414,6 +431,12 @@ std::vector<ExplainRow> Engine::explain(const StepShape& shape) {
                 concat("a step of ", shape.sequences, " x ", new_tokens, " tokens at context ", context,
                        " exceeds the engine's limits: ", config_.max_num_seqs, " sequences, ",
                        config_.max_num_batched_tokens, " tokens, context ", config_.max_model_len));
+  const std::int64_t blocks = shape.sequences * KvBlockPool::blocks_for(context);
+  if (blocks > kv_blocks_->total())  // not overloaded: to wait would not help
+    throw Error(ErrorCode::out_of_memory,
+                concat("a step of ", shape.sequences, " sequences at context ", context, " needs ", blocks,
+                       " KV blocks and the cache has ", kv_blocks_->total(),
+                       " in all; explain fewer sequences, a shorter context, or raise memory_budget or max_num_seqs"));
   const Roofline roof = roofline();
   const std::lock_guard one_step(stepping_);
   HeldBlocks held(*kv_blocks_, state_);

@@ -29,7 +29,9 @@ struct EngineConfig {
   bool deep_fusion = true;
   std::int64_t max_num_seqs = 32;
   std::int64_t max_model_len = 0;  // tokens; 0: the model's own context
-  std::int64_t max_num_batched_tokens = 512;  // tokens a step; raised to max_model_len for encoders, which never chunk
+  /// Tokens a step. Raised to max_num_seqs, since every generating sequence brings one, and for encoders, which never cut
+  /// an input, to max_model_len.
+  std::int64_t max_num_batched_tokens = 512;
   std::optional<std::uint64_t> memory_budget;  // bytes; none: what the machine has free
 };
 
@@ -46,6 +48,9 @@ enum class Pooling : std::uint8_t { none, mean, cls, pooler };
 /// whoever calls it, so that callers who step until their own request is over serve one another.
 class Engine {
  public:
+  /// Called between two steps of a call that takes several; what it throws ends the call, which then leaves nothing
+  /// behind. Other threads' steps may run meanwhile.
+  using Interrupt = std::function<void()>;
   /// Puts weights where the engine wants them; called once, after the memory budget was checked.
   using FillWeights = std::function<void(ResidentWeights&, ThreadTeam&)>;
 
@@ -69,21 +74,24 @@ class Engine {
 
   /// Logits of every position, [tokens][vocabulary]. Errors: as submit, and overloaded while other requests hold the KV
   /// cache.
-  [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> tokens);
-  /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Inputs longer than the context:
-  /// context_too_long.
+  [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> tokens, const Interrupt& interrupt = {});
+  /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Errors: context_too_long for an input longer
+  /// than the context; numeric, naming the input, where its rows hold NaN or infinity. An error loses all inputs.
   [[nodiscard]] std::vector<std::vector<float>> encode(const std::vector<std::vector<std::int32_t>>& inputs,
-                                                       Pooling pooling);
+                                                       Pooling pooling, const Interrupt& interrupt = {});
 
   /// The plan's ops with cost, roofline and measured time for a uniform step; runs it three times on scratch KV blocks.
+  /// Errors: invalid_argument for a step beyond the engine's limits, out_of_memory for one that the whole KV cache could
+  /// not hold, overloaded while other requests hold too much of it.
   [[nodiscard]] std::vector<ExplainRow> explain(const StepShape& shape);
   [[nodiscard]] const Plan& plan() const { return executor(default_output()).plan(); }
   [[nodiscard]] EngineStats stats() const;
-  [[nodiscard]] const MemorySplit& memory() const noexcept { return memory_; }
   [[nodiscard]] const ModelSpec& spec() const noexcept { return spec_; }
   [[nodiscard]] const EngineConfig& config() const noexcept { return config_; }
   [[nodiscard]] Device& device() noexcept { return *device_; }
   [[nodiscard]] bool is_encoder() const noexcept { return spec_.head.kind == HeadKind::hidden; }
+  /// What the device can do at most, measured at the first call within the memory budget; bytes_per_s is 0 where the
+  /// budget leaves too little for that.
   [[nodiscard]] const Roofline& roofline();
 
  private:
@@ -113,6 +121,7 @@ class Engine {
   std::map<PlanOutput, std::unique_ptr<Executor>> executors_;
   Roofline roofline_;
 
+  std::mutex whole_sequence_;  // one logits() at a time: two would refuse each other the KV cache; taken first
   std::mutex stepping_;  // one step at a time; taken before state_
   mutable std::mutex state_;  // scheduler, blocks and counters
   EngineStats counters_;

@@ -14,8 +14,8 @@ std::string names(const Plan& plan, const std::vector<BufferId>& ids) {
   return text;
 }
 
-double roofline_seconds(const Cost& cost, const Roofline& roofline) {
-  if (roofline.bytes_per_s <= 0.0 || roofline.flops_per_s <= 0.0) return 0.0;
+std::optional<double> roofline_seconds(const Cost& cost, const Roofline& roofline) {
+  if (roofline.bytes_per_s <= 0.0 || roofline.flops_per_s <= 0.0) return std::nullopt;
   return std::max(static_cast<double>(cost.bytes_read + cost.bytes_written) / roofline.bytes_per_s,
                   static_cast<double>(cost.flops) / roofline.flops_per_s);
 }

@@ -17,7 +17,7 @@ struct ExplainRow {
   std::string op, region, inputs, outputs, shape, dtype, kernel;
   std::int32_t layer = -1;
   std::int64_t bytes_read = 0, bytes_written = 0, flops = 0;
-  double roofline_s = 0.0;           // max(bytes / bandwidth, FLOPs / peak); 0 without a roofline
+  std::optional<double> roofline_s;  // max(bytes / bandwidth, FLOPs / peak), where both were measured
   std::optional<double> measured_s;
 };
 

@@ -28,25 +28,28 @@ std::string bytes_text(std::uint64_t bytes, bool round_up) {
   return std::move(out).str();
 }
 
-std::string table(const MemorySplit& split) {
+std::string table(const BudgetRequest& request, const MemorySplit& split) {
   return concat("weights ", human_bytes(split.weights), ", KV cache ", human_bytes(split.kv), ", activations ",
                 human_bytes(split.activations), ", together ", human_bytes(split.total()), ", budget ",
-                human_bytes(split.budget));
+                human_bytes(split.budget), ", free on this machine ", human_bytes(request.available));
 }
 
-/// What the user could change, best first. A size that is advised is rounded up: given as it stands, it fits.
-std::string advice(const BudgetRequest& request, const MemorySplit& split) {
+/// What the user could change, best first; `limit` is what the split exceeds. A size that is advised is rounded up:
+/// given as it stands, it fits.
+std::string advice(const BudgetRequest& request, const MemorySplit& split, std::uint64_t limit) {
   const std::uint64_t fixed_part = request.weights + request.activations;
-  const std::string enough = bytes_text(split.total(), true);
-  if (fixed_part >= split.budget)
-    return concat("the weights and activations alone exceed it: give memory_budget (--memory-budget) of at least ",
-                  enough, ", a smaller max_num_batched_tokens, dtype bfloat16, quantization int8_weight_only or int4, or a smaller model");
-  const std::uint64_t blocks = (split.budget - fixed_part) / request.kv_bytes_per_block;
+  const bool scarce = split.total() > request.available;  // a larger budget would promise what is not there
+  const std::string enough = concat(scarce ? "" : "memory_budget (--memory-budget) of ", "at least ",
+                                    bytes_text(split.total(), true), scarce ? " of free memory" : "");
+  if (fixed_part >= limit)
+    return concat("the weights and activations alone exceed ", scarce ? "what is free" : "it", ": give ", enough,
+                  ", a smaller max_num_batched_tokens, dtype bfloat16, quantization int8_weight_only or int4, or a "
+                  "smaller model");
+  const std::uint64_t blocks = (limit - fixed_part) / request.kv_bytes_per_block;
   if (!request.keeps_kv || blocks == 0)  // an encoder's blocks hold one step, whatever its context
-    return concat("memory_budget (--memory-budget) of ", enough,
-                  " would fit, or fewer max_num_batched_tokens or max_num_seqs");
+    return concat(enough, " would fit, or fewer max_num_batched_tokens or max_num_seqs");
   return concat("max_model_len=", blocks * kv_block_tokens, " (--max-model-len ", blocks * kv_block_tokens,
-                ") would fit, or memory_budget of ", enough);
+                ") would fit, or ", enough);
 }
 
 }  // namespace
@@ -62,16 +65,17 @@ MemorySplit split_memory(const BudgetRequest& request) {
   // An encoder's step holds whole sequences, each rounded up to blocks.
   const std::int64_t wanted = request.keeps_kv ? one * request.max_num_seqs : one + request.max_num_seqs;
   const std::int64_t least = request.keeps_kv ? one : wanted;
+  const std::uint64_t limit = std::min(split.budget, request.available);
   const std::uint64_t fixed_part = split.total();
-  const std::uint64_t left = split.budget > fixed_part ? split.budget - fixed_part : 0;
+  const std::uint64_t left = limit > fixed_part ? limit - fixed_part : 0;
   const std::uint64_t share = request.budget ? left / 2 : left / 4;
   const auto affordable =
       request.kv_bytes_per_block == 0 ? wanted : static_cast<std::int64_t>(share / request.kv_bytes_per_block);
   split.kv_blocks = std::max(least, std::min(wanted, affordable));
   split.kv = static_cast<std::uint64_t>(split.kv_blocks) * request.kv_bytes_per_block;
-  if (split.total() > split.budget)
+  if (split.total() > limit)
     throw Error(ErrorCode::out_of_memory,
-                concat("the model does not fit: ", table(split), "; ", advice(request, split)));
+                concat("the model does not fit: ", table(request, split), "; ", advice(request, split, limit)));
   return split;
 }
 

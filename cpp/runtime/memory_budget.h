@@ -34,8 +34,9 @@ struct BudgetRequest {
 };
 
 /// Gives the KV pool what max_num_seqs full sequences need, but at most a quarter of what weights and activations leave
-/// (half of it under an explicit budget), and at least one full sequence. Errors: out_of_memory with the whole table
-/// and the options that would fit, before anything is allocated.
+/// (half of it under an explicit budget), and at least one full sequence. A budget above the memory available is not
+/// more than that memory. Errors: out_of_memory with the whole table and the options that would fit, before anything is
+/// allocated.
 [[nodiscard]] MemorySplit split_memory(const BudgetRequest& request);
 
 /// "1.23 GiB".

@@ -3,21 +3,34 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/check.h"
+
 namespace lamella {
+
+Scheduler::Scheduler(SchedulerLimits limits, KvBlockPool& pool) : limits_(limits), pool_(pool) {
+  running_.reserve(static_cast<std::size_t>(limits.max_num_seqs));
+}
 
 Scheduler::~Scheduler() {
   for (auto& [id, sequence] : sequences_) pool_.give_back(sequence.blocks);
 }
 
 RequestId Scheduler::add(Request request, double now_s) {
-  const RequestId id = next_id_++;
-  Sequence& sequence = sequences_[id];
+  const RequestId id = next_id_;
+  const auto place = sequences_.try_emplace(id).first;
+  Sequence& sequence = place->second;
+  try {
+    waiting_.push_back(&sequence);
+  } catch (...) {
+    sequences_.erase(place);
+    throw;
+  }
+  ++next_id_;
   sequence.id = id;
   sequence.prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
   sequence.tokens = std::move(request.prompt);
   sequence.sampling = std::move(request.sampling);
   sequence.submitted_s = now_s;
-  waiting_.push_back(&sequence);
   return id;
 }
 
@@ -29,8 +42,11 @@ Sequence* Scheduler::find(RequestId id) noexcept {
 void Scheduler::admit() {
   while (!waiting_.empty() && running() < limits_.max_num_seqs) {
     Sequence& first = *waiting_.front();
-    if (!pool_.take(KvBlockPool::blocks_for(reserved_tokens(first)), first.blocks)) return;
-    running_.push_back(&first);
+    const std::int64_t blocks = KvBlockPool::blocks_for(reserved_tokens(first));
+    check(blocks <= pool_.total(), "request ", first.id, " needs ", blocks, " KV blocks of ", pool_.total(),
+          ": split_memory gives the cache a whole context, and no request exceeds that");
+    if (!pool_.take(blocks, first.blocks)) return;
+    running_.push_back(&first);  // its room was reserved: blocks taken by a sequence that still waits would be lost
     waiting_.pop_front();
   }
 }
@@ -42,6 +58,7 @@ std::vector<Scheduled> Scheduler::next() {
   const auto take = [&](bool generating) {
     for (Sequence* sequence : running_) {
       const std::int64_t left = static_cast<std::int64_t>(sequence->tokens.size()) - sequence->cached;
+      check(left >= 1, "request ", sequence->id, " runs with all of its ", sequence->cached, " tokens in the cache");
       if ((left == 1) != generating || budget == 0) continue;
       const std::int64_t tokens = std::min(left, budget);
       parts.push_back({sequence, tokens, tokens == left});
@@ -85,7 +102,7 @@ std::vector<Sequence*> Scheduler::cancel_requested() const {
   return found;
 }
 
-void Scheduler::finish(Sequence& sequence, FinishReason reason, std::optional<Error> error) {
+void Scheduler::finish(Sequence& sequence, FinishReason reason, std::optional<Error> error) noexcept {
   sequence.reason = reason;
   sequence.error = std::move(error);
   pool_.give_back(sequence.blocks);

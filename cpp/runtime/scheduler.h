@@ -44,21 +44,24 @@ struct Scheduled {
 /// Owns all sequences and their blocks. Not thread-safe; the engine serialises calls.
 class Scheduler {
  public:
-  Scheduler(SchedulerLimits limits, KvBlockPool& pool) : limits_(limits), pool_(pool) {}
+  Scheduler(SchedulerLimits limits, KvBlockPool& pool);
   ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
 
+  /// Queues the request. Errors: std::bad_alloc, which leaves no trace of it.
   RequestId add(Request request, double now_s);
   /// The sequence, or nullptr once `forget` was called.
   [[nodiscard]] Sequence* find(RequestId id) noexcept;
   /// Admits waiting sequences while blocks and places last, in order of arrival, and picks the tokens of the next step:
   /// one for every sequence that generates, then prompts in order of arrival, cut at the token budget. Empty when there
-  /// is nothing to do.
+  /// is nothing to do. Errors: std::bad_alloc; the same step can then be asked for again.
   [[nodiscard]] std::vector<Scheduled> next();
   [[nodiscard]] StepInput step_input(const std::vector<Scheduled>& parts) const;
   /// Running sequences whose cancellation waits for a moment between steps.
   [[nodiscard]] std::vector<Sequence*> cancel_requested() const;
   /// Ends a sequence and gives its blocks back; its tokens stay for the caller to read until `forget`.
-  void finish(Sequence& sequence, FinishReason reason, std::optional<Error> error = {});
+  void finish(Sequence& sequence, FinishReason reason, std::optional<Error> error = {}) noexcept;
   void forget(RequestId id) { sequences_.erase(id); }
 
   [[nodiscard]] std::int64_t waiting() const noexcept { return static_cast<std::int64_t>(waiting_.size()); }

@@ -32,8 +32,6 @@ class StepInput {
   [[nodiscard]] std::span<std::int32_t> row_indices() noexcept { return part(6); }     // [rows], indices of tokens
   [[nodiscard]] std::span<const std::int32_t> named(std::string_view buffer) const;    // by the plan's input name
 
-  /// The flat array itself.
-  [[nodiscard]] std::span<const std::int32_t> words() const noexcept { return words_; }
   /// The symbols' values, attention's sums included.
   [[nodiscard]] StepShape shape() const;
 

@@ -65,13 +65,20 @@ const TensorEntry& entry_of(const TensorTable& table, std::string_view name) {
   return *entry;
 }
 
+/// A path as Python's os and pathlib spell it: bytes that are not text become surrogates, and bytes again when opened.
+nb::object path_text(const std::string& path) {
+  auto text = nb::steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
+  if (!text.is_valid()) throw nb::python_error();
+  return text;
+}
+
 nb::tuple entry_tuple(const TensorTable& table, std::string_view name) {
   const TensorEntry& entry = entry_of(table, name);
   nb::list shape;
   for (const std::int64_t dim : entry.shape) shape.append(dim);
   const std::string file = table.files.empty() ? "" : table.files.at(entry.file)->path();
   return nb::make_tuple(nb::str(io::traits(entry.type).name.data(), io::traits(entry.type).name.size()),
-                        nb::tuple(shape), file, entry.offset, entry.bytes);
+                        nb::tuple(shape), path_text(file), entry.offset, entry.bytes);
 }
 
 /// Reads and expands in pieces, so that only the result and one piece are in memory.

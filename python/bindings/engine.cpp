@@ -8,6 +8,9 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
+#include <thread>
+
 #include "base/check.h"
 #include "bindings.h"
 #include "cpu/cpu_device.h"
@@ -22,6 +25,25 @@ using namespace nb::literals;
 
 namespace lamella {
 namespace {
+
+/// Looks for signals as the interpreter does between two bytecodes, so that Ctrl-C ends a native call of many steps. At
+/// most every few milliseconds: taking the GIL from a thread that computes in Python costs up to five. Only Python's
+/// main thread handles signals; elsewhere this does nothing. Errors: what the signal's handler raises.
+class SignalWatch {
+ public:
+  void operator()() {
+    constexpr std::chrono::milliseconds pause(10);
+    const Clock::time_point now = Clock::now();
+    if (now - looked_ < pause) return;
+    const nb::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    looked_ = Clock::now();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point looked_ = Clock::now();
+};
 
 using Ids = std::vector<std::int32_t>;
 using FloatArray = nb::ndarray<nb::numpy, float>;
@@ -51,7 +73,9 @@ std::unique_ptr<Engine> open_engine(const ModelSpec& spec, const LoadRecipe& rec
                                     const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
   const nb::gil_scoped_release others_may_run;
   std::uint64_t reported = 0;
-  const LoadProgress hundredths = [&](std::uint64_t done, std::uint64_t total) {
+  SignalWatch look_for_signals;
+  const LoadProgress hundredths = [&, caller = std::this_thread::get_id()](std::uint64_t done, std::uint64_t total) {
+    if (std::this_thread::get_id() == caller) look_for_signals();
     if (!progress || (done - reported < total / 100 && done != total)) return;
     reported = done;
     const nb::gil_scoped_acquire gil;
@@ -74,7 +98,7 @@ FloatArray engine_logits(Engine& engine, const Ids& tokens) {
   std::vector<float> values;
   {
     const nb::gil_scoped_release others_may_run;
-    values = engine.logits(tokens);
+    values = engine.logits(tokens, SignalWatch());
   }
   return to_numpy(std::move(values), {tokens.size(), static_cast<std::size_t>(engine.spec().vocab)});
 }
@@ -83,7 +107,7 @@ nb::list engine_encode(Engine& engine, const std::vector<Ids>& inputs, Pooling p
   std::vector<std::vector<float>> results;
   {
     const nb::gil_scoped_release others_may_run;
-    results = engine.encode(inputs, pooling);
+    results = engine.encode(inputs, pooling, SignalWatch());
   }
   const auto hidden = static_cast<std::size_t>(engine.spec().hidden);
   nb::list arrays;
@@ -241,8 +265,16 @@ void bind_engine(nb::module_& m) {
       },
       "Kernel sets that this machine runs, best last.");
   m.def(
-      "measure_read_bandwidth", [](int threads) { return cpu::measure_read_bandwidth(threads); }, "threads"_a,
-      Released(), "Bytes/s that this many threads read from memory.");
+      "bandwidth_buffer", [] { return cpu::bandwidth_buffer(cpu::available_memory(), std::nullopt); },
+      "Bytes that `measure_read_bandwidth` takes now: 1 GiB, or a quarter of the memory available; 0 for too little.");
+  m.def(
+      "measure_read_bandwidth",
+      [](int threads) -> std::optional<double> {
+        const std::size_t bytes = cpu::bandwidth_buffer(cpu::available_memory(), std::nullopt);
+        if (bytes == 0) return std::nullopt;
+        return cpu::measure_read_bandwidth(threads, bytes);
+      },
+      "threads"_a, Released(), "Bytes/s that this many threads read from memory; None where too little of it is free.");
   m.def(
       "measure_peak_flops",
       [](int threads) { return cpu::measure_peak_flops(cpu::default_kernel_set(), threads); }, "threads"_a,

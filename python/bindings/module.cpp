@@ -1,7 +1,7 @@
 // lamella._core: the C++ core for Python. Thin: every function here converts arguments and calls one C++ function.
 #include <nanobind/nanobind.h>
 
-#include <new>
+#include <string_view>
 
 #include "bindings.h"
 #include "lamella/error.h"
@@ -15,7 +15,12 @@ void raise_in_python(const lamella::Error& error) {
   const std::string_view code = lamella::to_string(error.code());
   const nb::object errors = nb::module_::import_("lamella.errors");
   const nb::object type = errors.attr("class_for_code")(nb::str(code.data(), code.size()));
-  const nb::object raised = type(nb::str(error.what()), nb::str(code.data(), code.size()));
+  // A message may hold a path, and a path on Linux is bytes: those that are not UTF-8 are shown as \xff.
+  const std::string_view what = error.what();
+  const auto message =
+      nb::steal(PyUnicode_DecodeUTF8(what.data(), static_cast<Py_ssize_t>(what.size()), "backslashreplace"));
+  if (!message.is_valid()) throw nb::python_error();
+  const nb::object raised = type(message, nb::str(code.data(), code.size()));
   PyErr_SetObject(type.ptr(), raised.ptr());
 }
 

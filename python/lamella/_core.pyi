@@ -751,7 +751,7 @@ class ExplainRow:
     def flops(self) -> int: ...
 
     @property
-    def roofline_s(self) -> float: ...
+    def roofline_s(self) -> float | None: ...
 
     @property
     def measured_s(self) -> float | None: ...
@@ -956,8 +956,15 @@ def available_memory() -> int:
 def kernel_sets() -> list[str]:
     """Kernel sets that this machine runs, best last."""
 
-def measure_read_bandwidth(threads: int) -> float:
-    """Bytes/s that this many threads read from memory."""
+def bandwidth_buffer() -> int:
+    """
+    Bytes that `measure_read_bandwidth` takes now: 1 GiB, or a quarter of the memory available; 0 for too little.
+    """
+
+def measure_read_bandwidth(threads: int) -> float | None:
+    """
+    Bytes/s that this many threads read from memory; None where too little of it is free.
+    """
 
 def measure_peak_flops(threads: int) -> float:
     """fp32 FLOP/s of this many threads, from registers."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +26,12 @@ from ._core import (
     validate,
 )
 from .chat_template import read_chat_template
-from .errors import CheckpointError, unsupported
+from .errors import CheckpointError, InvalidArgumentError, unsupported
 from .families import Config, Family, Weights, family_of_config, family_of_gguf
 from .families.recipe import Recipe, build_recipe
 from .gguf_metadata import GgufMetadata, config_of
 from .model_folder import ModelFolder
+from .params import SamplingParams, default_params, shown
 from .sentence_transformers import SentenceEmbedding, read_sentence_embedding
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lamella")
 
 _STORED_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
-_GGUF_POOLINGS = {1: "mean", 2: "cls"}
+_GGUF_POOLINGS = {None: None, 0: None, 1: "mean", 2: "cls"}  # 0: the file leaves it to whoever asks
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ class SpecialIds:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened model. `stored_dtype` is the type of most weight bytes: "float32", "bfloat16", "float16", "q4_1"..."""
+    """An opened model. `stored_dtype` is the type of most weight bytes: "float32", "bfloat16", "float16", "q4_1"...
+
+    `tensors` keeps the files of the weights open for as long as someone holds it. `defaults` is what the model's
+    generation_config asks of every request.
+    """
 
     name: str
     path: Path
@@ -64,6 +69,7 @@ class Checkpoint:
     special: SpecialIds
     chat_template: str | None = None
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    defaults: SamplingParams = field(default_factory=SamplingParams)
     sentence: SentenceEmbedding | None = None
     folder: ModelFolder | None = None
     gguf: GgufMetadata | None = None
@@ -98,7 +104,8 @@ class Checkpoint:
 def open_model(model: str | os.PathLike[str]) -> Checkpoint:
     """Opens a Hugging Face folder, a GGUF file, or an id in the local Hugging Face cache.
 
-    Errors: `CheckpointError` (missing, damaged, contradictory or unsupported files), `StorageError`.
+    Errors: `CheckpointError` (missing, damaged, contradictory or unsupported files), `StorageError`,
+    `InvalidArgumentError` for what names no model at all: an empty text, None, bytes.
     """
     path = _located(model)
     folder = ModelFolder(path)
@@ -110,8 +117,11 @@ def open_model(model: str | os.PathLike[str]) -> Checkpoint:
     raise CheckpointError(f"{path}: no config.json beside the weights; name the model's whole folder")
 
 
-def _located(model: str | os.PathLike[str]) -> Path:
-    path = Path(model).expanduser()
+def _located(model: object) -> Path:
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+    if not isinstance(name, str) or not name:  # Path("") would be the working folder
+        raise InvalidArgumentError(f"model is {shown(model)}; expected a path or the id of a model")
+    path = hub_cache.expanded(name)
     if os.path.lexists(path):
         return path
     if isinstance(model, str) and (cached := hub_cache.find(model)) is not None:
@@ -126,7 +136,8 @@ def _open_folder(name: str, folder: ModelFolder) -> Checkpoint:
     source = str(folder.path / "config.json")
     fields = folder.json("config.json")
     family = family_of_config(fields, source)
-    generation = folder.json("generation_config.json")
+    generation, generation_source = folder.json("generation_config.json"), str(folder.path / "generation_config.json")
+    defaults = default_params(generation, generation_source)
     tensors = open_checkpoint(folder.path)
     weights = Weights(family.weights, tensors.names(), family.prefix, family.renamed)
     config = Config(fields, source)
@@ -139,11 +150,10 @@ def _open_folder(name: str, folder: ModelFolder) -> Checkpoint:
         recipe=recipe.sources,
         tensors=tensors,
         stored_dtype=_STORED_NAMES.get(recipe.stored_type, recipe.stored_type.lower()),
-        special=special_ids(
-            {**fields, **{key: value for key, value in generation.items() if value is not None}}, spec.vocab, source
-        ),
+        special=special_ids([(generation, generation_source), (fields, source)], spec.vocab),
         chat_template=read_chat_template(folder),
         generation_config=generation,
+        defaults=defaults,
         sentence=read_sentence_embedding(folder),
         folder=folder,
     )
@@ -158,7 +168,10 @@ def _open_gguf(name: str, path: Path, tensors: TensorTable, metadata: GgufMetada
     config = config_of(metadata, family, weights, tensors)
     spec, recipe = _specified(family, config, weights, tensors, r"rope_freqs\.weight", str(path))
     ids = {f"{role}_token_id": metadata.integer(f"tokenizer.ggml.{key}_token_id") for role, key in _GGUF_ROLES.items()}
-    pooling = _GGUF_POOLINGS.get(metadata.integer(f"{family.gguf.architecture}.pooling_type") or 0)
+    key = f"{family.gguf.architecture}.pooling_type"
+    if (kind := metadata.integer(key)) not in _GGUF_POOLINGS:
+        raise unsupported(f"{path}: {key} is {kind}; Lamella has 1 (mean) and 2 (cls)")
+    pooling = _GGUF_POOLINGS[kind]
     return Checkpoint(
         name=name,
         path=path,
@@ -166,7 +179,7 @@ def _open_gguf(name: str, path: Path, tensors: TensorTable, metadata: GgufMetada
         recipe=recipe.sources,
         tensors=tensors,
         stored_dtype=_STORED_NAMES.get(recipe.stored_type, recipe.stored_type.lower()),
-        special=special_ids({**ids, "eos_token_id": _gguf_eos(metadata)}, spec.vocab, str(path)),
+        special=special_ids([({**ids, "eos_token_id": _gguf_eos(metadata)}, str(path))], spec.vocab),
         chat_template=metadata.text("tokenizer.chat_template"),
         sentence=SentenceEmbedding(pooling) if pooling else None,
         gguf=metadata,
@@ -194,21 +207,26 @@ def _specified(
     return spec, build_recipe(spec, weights, tensors, ignored, source)
 
 
-def special_ids(fields: Mapping[str, Any], vocab: int, source: str) -> SpecialIds:
-    """bos, eos and pad of a config; ids outside the vocabulary are dropped with one warning."""
+def special_ids(files: Sequence[tuple[Mapping[str, Any], str]], vocab: int) -> SpecialIds:
+    """bos, eos and pad: of each, what the first of `files` (fields and name) says that says anything.
+
+    Ids outside the vocabulary are dropped with one warning, which names the file of each.
+    """
     dropped: list[str] = []
 
     def ids(name: str) -> list[int]:
-        value = fields.get(name)
+        value, source = next(
+            ((fields[name], source) for fields, source in files if fields.get(name) is not None), ([], "")
+        )
         kept: list[int] = []
-        for token in value if isinstance(value, list) else [] if value is None else [value]:
+        for token in value if isinstance(value, list) else [value]:
             if type(token) is int and 0 <= token < vocab:
                 kept.append(token)
             else:
-                dropped.append(f"{name} {repr(token)[:32]}")
+                dropped.append(f"{name} {repr(token)[:32]} of {source}")
         return kept
 
     bos, eos, pad = ids("bos_token_id"), ids("eos_token_id"), ids("pad_token_id")
     if dropped:
-        _log.warning("%s: dropped, because the vocabulary has %d tokens: %s", source, vocab, ", ".join(dropped[:8]))
+        _log.warning("dropped, because the vocabulary has %d tokens: %s", vocab, ", ".join(dropped[:8]))
     return SpecialIds(bos[0] if bos else None, tuple(dict.fromkeys(eos)), pad[0] if pad else None)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-import operator
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
 
 from . import _core
 from .completion import Chunk, Completion, FinishReason, Timing
-from .engine_options import EngineOptions, check_device
-from .errors import InvalidArgumentError, class_for_code
-from .params import SamplingParams, default_params, token_ids
+from .engine_options import EngineOptions
+from .errors import Error, InvalidArgumentError, class_for_code
+from .params import SamplingParams, check_flag, one_of, shown, token_ids, warn_of_ignored, whole_number
+from .prompts import Prompt, as_list, checked_ids, each, is_one_prompt
+from .seeds import drawn_seed
+from .sentence_transformers import SentenceEmbedding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +30,16 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float32]
 
 
-Prompt = str | Sequence[int]
 Message = dict[str, Any]
 Progress = Callable[[int, int], None]
-_T = TypeVar("_T")
 
 DEFAULT_MAX_TOKENS = 256
+_POOLINGS: dict[str | None, _core.Pooling] = {
+    "mean": _core.Pooling.mean,
+    "cls": _core.Pooling.cls,
+    "pooler": _core.Pooling.pooler,
+    None: _core.Pooling.none,
+}
 
 
 class Engine:
@@ -49,50 +56,55 @@ class Engine:
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
-        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit.
+        max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit. Raised to
+            `max_num_seqs`, so that every sequence can go on, and for encoders, which see an input whole, to
+            `max_model_len`.
         threads: None is every core that affinity and cgroup limits leave.
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
         progress: called with (bytes read, bytes in all) while weights load.
+        kernels: the CPU kernel set, one of those that `lamella info` lists, for example "reference"; None is the best.
 
     Raises:
         CheckpointError: missing, damaged, contradictory or unsupported model files.
         OutOfMemoryError: weights and KV cache exceed the budget; found before the first weight is read.
-        InvalidArgumentError: an option outside its range.
+        InvalidArgumentError: an option of a wrong type or outside its range.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str],
         *,
-        device: str = "auto",
-        dtype: str = "auto",
-        quantization: str | None = None,
-        memory_budget: int | str | None = None,
-        max_num_seqs: int = 32,
-        max_model_len: int | None = None,
-        max_num_batched_tokens: int = 512,
-        threads: int | None = None,
-        seed: int = 0,
-        deep_fusion: bool = True,
+        device: str = EngineOptions.device,
+        dtype: str = EngineOptions.dtype,
+        quantization: str | None = EngineOptions.quantization,
+        memory_budget: int | str | None = EngineOptions.memory_budget,
+        max_num_seqs: int = EngineOptions.max_num_seqs,
+        max_model_len: int | None = EngineOptions.max_model_len,
+        max_num_batched_tokens: int = EngineOptions.max_num_batched_tokens,
+        threads: int | None = EngineOptions.threads,
+        seed: int = EngineOptions.seed,
+        deep_fusion: bool = EngineOptions.deep_fusion,
         progress: Progress | None = None,
-        kernels: str | None = None,
+        kernels: str | None = EngineOptions.kernels,
     ) -> None:
         from .checkpoint import open_model
 
-        check_device(device)
         options = EngineOptions(
-            dtype,
-            quantization,
-            memory_budget,
-            max_num_seqs,
-            max_model_len,
-            max_num_batched_tokens,
-            threads,
-            seed,
-            deep_fusion,
-            kernels,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            memory_budget=memory_budget,
+            max_num_seqs=max_num_seqs,
+            max_model_len=max_model_len,
+            max_num_batched_tokens=max_num_batched_tokens,
+            threads=threads,
+            seed=seed,
+            deep_fusion=deep_fusion,
+            kernels=kernels,
         )
+        if progress is not None and not callable(progress):
+            raise InvalidArgumentError(f"progress is {shown(progress)}; expected a function of two numbers")
         started = time.perf_counter()
         checkpoint = open_model(model)
         checkpoint.tokenizer  # noqa: B018  built now: a tokenizer that does not fit the model is an error of loading
@@ -103,16 +115,15 @@ class Engine:
             checkpoint.recipe,
             checkpoint.tensors,
             options.config(resolved, [choice.format for choice in choices]),
-            threads or 0,
-            kernels,
+            options.threads or 0,
+            options.kernels,
             progress,
         )
-        self._set_up(core, checkpoint, seed, time.perf_counter() - started)
+        self._set_up(core, checkpoint, options.seed, time.perf_counter() - started)
 
     @classmethod
-    def random(cls, spec: _core.ModelSpec, *, device: str = "auto", **options: Any) -> Engine:
+    def random(cls, spec: _core.ModelSpec, **options: Any) -> Engine:
         """An engine with random weights for a shape without a checkpoint. It works on ids; options as for Engine."""
-        check_device(device)
         resolved = EngineOptions(**options)
         dtype = resolved.resolved_dtype("bfloat16")
         formats = _core.choose_formats_for_shape(spec, resolved.preset, dtype)
@@ -130,7 +141,9 @@ class Engine:
         self._process = os.getpid()
         self._seed = seed
         self._numbers = itertools.count()  # of requests without a seed; next() is one step for all threads
-        defaults = default_params(checkpoint.generation_config if checkpoint else {})
+        if checkpoint is not None:
+            warn_of_ignored(checkpoint.generation_config)
+        defaults = checkpoint.defaults if checkpoint is not None else SamplingParams()
         # What a request asks for is refused where it does not fit; what the model's files say is clipped.
         self._default_max_tokens = defaults.max_tokens if defaults.max_tokens is not None else DEFAULT_MAX_TOKENS
         self._defaults = dataclasses.replace(defaults, max_tokens=None, top_k=min(defaults.top_k, core.spec.vocab))
@@ -155,14 +168,14 @@ class Engine:
         All prompts are checked before the first starts. A failure at run time raises for a single prompt; in a list it
         ends that completion alone, with `finish_reason` "error". Fields of `SamplingParams` may be given as keywords.
         """
-        if _is_one_prompt(prompts):
+        if is_one_prompt(prompts):
             request = self._request(prompts, params, overrides)
             self.core.validate_requests([request])
             completion, code = self._run([request])[0]
             if completion.error is not None:
                 raise class_for_code(code)(completion.error, code)
             return completion
-        requests = _each(_as_list(prompts), lambda prompt: self._request(prompt, params, overrides))
+        requests = each(as_list(prompts), lambda prompt: self._request(prompt, params, overrides))
         self.core.validate_requests(requests)
         return [completion for completion, _ in self._run(requests)]
 
@@ -214,60 +227,65 @@ class Engine:
         """The token ids of a conversation in the model's chat template, up to where the answer begins."""
         from .chat_template import render_chat
 
-        template = self._checkpoint.chat_template if self._checkpoint else None
+        template = checkpoint.chat_template if (checkpoint := self.checkpoint) else None
         text = render_chat(template, messages, special_tokens=self._special_tokens())
         return self.tokenizer_or_raise().encode(text, add_special_tokens=False)
 
     def _special_tokens(self) -> dict[str, str]:
         """The names under which chat templates know the special tokens."""
-        if self._checkpoint is None or self.tokenizer is None:
+        checkpoint = self.checkpoint
+        if checkpoint is None or (tokenizer := checkpoint.tokenizer) is None:
             return {}
-        special = self._checkpoint.special
+        special = checkpoint.special
         ids = {"bos_token": special.bos, "eos_token": special.eos[0] if special.eos else None, "pad_token": special.pad}
-        tokens = {name: self.tokenizer.id_to_token(id) for name, id in ids.items() if id is not None}
+        tokens = {name: tokenizer.id_to_token(id) for name, id in ids.items() if id is not None}
         return {name: token for name, token in tokens.items() if token is not None}
 
     def _chunks(self, request: _core.Request) -> Iterator[Chunk]:
         core, tokenizer = self.core, self.tokenizer
         decoder = tokenizer.stream() if tokenizer else None
-        finished = False
-        request_id = core.submit(request)
+        open_ids: dict[int, int] = {}
         try:
-            while not finished:
+            _submit(core, [request], open_ids)
+            (request_id,) = open_ids
+            while open_ids:
+                self._refuse_fork()  # a stream outlives close(), so that the property `core` does not look for it
                 core.step()
                 progress = core.poll(request_id)
-                finished = progress.finished
-                if progress.error is not None and progress.error_code is not None:
-                    raise class_for_code(progress.error_code)(progress.error, progress.error_code)
+                if progress.finished:
+                    open_ids.clear()
                 text = "".join(decoder.push(token) for token in progress.new_tokens) if decoder else ""
-                if finished and decoder:
+                if decoder and progress.finished:
                     text += decoder.flush()
-                if progress.new_tokens or finished:
-                    yield Chunk(text, progress.new_tokens, _reason(progress.reason) if finished else None)
+                done = progress.finished and progress.error is None
+                if progress.new_tokens or text or done:  # tokens before a failure stay valid: they come first
+                    yield Chunk(text, progress.new_tokens, _reason(progress.reason) if done else None)
+                if progress.error is not None:
+                    raise _error(progress)
         finally:
-            if not finished:
-                _drop(core, request_id)
+            self._drop(core, open_ids)
 
     def _run(self, requests: Sequence[_core.Request]) -> list[tuple[Completion, str]]:
-        core = self.core
+        core, tokenizer = self.core, self.tokenizer
         started = time.perf_counter()
-        ids: list[int] = []
+        at_once = core.config.max_num_seqs
+        open_ids: dict[int, int] = {}  # of each request that has not ended, its place in the list; oldest first
         tokens: list[list[int]] = [[] for _ in requests]
-        results: list[tuple[Completion, str] | None] = [None] * len(requests)
+        results: dict[int, tuple[Completion, str]] = {}
         try:
-            for request in requests:
-                ids.append(core.submit(request))
-            while any(result is None for result in results):
+            _submit(core, requests, open_ids)
+            while open_ids:
                 core.step()
-                for i, request_id in enumerate(ids):
-                    if results[i] is not None:
-                        continue
+                # The core starts requests in order, so that no younger one can have news.
+                for request_id, i in list(itertools.islice(open_ids.items(), at_once)):
                     progress = core.poll(request_id)
+                    if progress.finished:  # noted first: whatever fails below, the core does not know the id any more
+                        del open_ids[request_id]
                     tokens[i] += progress.new_tokens
                     if progress.finished:
                         timing = Timing(progress.first_token_s, time.perf_counter() - started)
                         completion = Completion(
-                            text=self.tokenizer.decode(tokens[i]) if self.tokenizer else "",
+                            text=tokenizer.decode(tokens[i]) if tokenizer else "",
                             token_ids=tokens[i],
                             finish_reason=_reason(progress.reason),
                             prompt_tokens=len(requests[i].prompt),
@@ -276,12 +294,26 @@ class Engine:
                         )
                         results[i] = (completion, progress.error_code or "")
         finally:
-            for request_id, result in zip(
-                ids, results, strict=False
-            ):  # an interrupt may leave the last ones unsubmitted
-                if result is None:
-                    _drop(core, request_id)
-        return [result for result in results if result is not None]
+            self._drop(core, open_ids)
+        return [results[i] for i in range(len(requests))]
+
+    def _drop(self, core: _core.Engine, ids: Collection[int]) -> None:
+        """Cancels requests and takes their last Progress, so that the core forgets them.
+
+        It raises no error of its own: what made the caller leave is what the user must see. In a forked process it does
+        nothing: the requests are the parent's, and a lock that one of its threads held stays locked for ever.
+        """
+        if os.getpid() != self._process:
+            return
+        cancelled = []
+        for request_id in ids:  # all of them before the first step, which would take the others a token further
+            with contextlib.suppress(Exception):
+                core.cancel(request_id)
+                cancelled.append(request_id)
+        for request_id in cancelled:
+            with contextlib.suppress(Exception):  # of an id whose end was taken just before an interrupt, for one
+                while not core.poll(request_id).finished:
+                    core.step()
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
@@ -289,22 +321,21 @@ class Engine:
         if params is not None and not isinstance(params, SamplingParams):
             raise InvalidArgumentError(f"params is of type {type(params).__name__}; expected SamplingParams")
         resolved = (params or self._defaults).override(overrides)
+        checkpoint = self.checkpoint
         ids = self.encode_prompt(prompt)
         room = self.core.config.max_model_len - len(ids)
         max_tokens = resolved.max_tokens
         if max_tokens is None:
-            max_tokens = max(1, min(self._default_max_tokens, room))
+            max_tokens = max(1, min(self._default_max_tokens, room))  # without room the core refuses the prompt itself
         stop = list(resolved.stop_token_ids)
-        if self._checkpoint is not None and not resolved.ignore_eos:
-            stop += self._checkpoint.special.eos
-        seed = resolved.seed
-        if seed is None:
-            seed = ((self._seed << 32) + next(self._numbers)) % 2**64
+        if checkpoint is not None and not resolved.ignore_eos:
+            stop += checkpoint.special.eos
+        seed = resolved.seed if resolved.seed is not None else drawn_seed(self._seed, next(self._numbers))
         sampling = _core.SamplingParams(
             max_tokens=max_tokens,
-            temperature=float(resolved.temperature),
+            temperature=resolved.temperature,
             top_k=resolved.top_k,
-            top_p=float(resolved.top_p),
+            top_p=resolved.top_p,
             seed=seed,
             stop_token_ids=stop,
         )
@@ -315,48 +346,51 @@ class Engine:
         if not isinstance(prompt, str):
             return token_ids("prompt", prompt)
         ids = self.tokenizer_or_raise().encode(prompt)
-        if not ids and self._checkpoint is not None and self._checkpoint.special.bos is not None:
-            return [self._checkpoint.special.bos]
+        if not ids and (checkpoint := self.checkpoint) is not None and checkpoint.special.bos is not None:
+            return [checkpoint.special.bos]
         return ids
 
     # ---- whole inputs at once --------------------------------------------------------------------------------------
 
     def logits(self, inputs: Prompt | Sequence[Prompt]) -> list[FloatArray]:
-        """Logits of every position, for checking: one float32 array (tokens, vocabulary) for each input."""
-        ids = _each(_as_list(inputs), self.encode_prompt)
-        return [self.core.logits(one) for one in ids]
+        """Logits of every position, for checking: one float32 array (tokens, vocabulary) for each input.
+
+        All inputs are checked before the first is run.
+        """
+        core = self.core
+        ids = each(as_list(inputs), lambda prompt: checked_ids(core, self.encode_prompt(prompt)))
+        return each(ids, core.logits)
 
     def encode(
         self,
         inputs: Prompt | Sequence[Prompt],
-        pooling: Literal["mean", "cls", "pooler"] | None = "mean",
+        pooling: Literal["auto", "mean", "cls", "pooler"] | None = "auto",
         normalize: bool | None = None,
     ) -> FloatArray | list[FloatArray]:
         """Embeds inputs with an encoder: float32, (inputs, hidden); with pooling None a list of (tokens, hidden).
 
-        Texts are cut where the model's sentence-transformers files say so; others must fit. `normalize` divides by
-        the L2 norm; None does what those files say.
+        `pooling` "auto" is the model's own: what its sentence-transformers files or its GGUF metadata say, and the mean
+        where they say nothing. Models that ask for another pooling than mean and cls are refused when they are opened.
+
+        `normalize` divides by the L2 norm; None does what those files say of embeddings, and leaves the rows of single
+        tokens (pooling None) as they are, as sentence-transformers does; True divides each token's row by its own norm.
+
+        Texts are cut where the model's sentence-transformers files say so; others must fit.
         """
         import numpy as np
 
-        poolings = {
-            None: _core.Pooling.none,
-            "mean": _core.Pooling.mean,
-            "cls": _core.Pooling.cls,
-            "pooler": _core.Pooling.pooler,
-        }
-        if pooling not in poolings:
-            raise InvalidArgumentError(f"pooling is {pooling!r}; expected mean, cls, pooler or None")
-        sentence = self._checkpoint.sentence if self._checkpoint else None
-        limit = sentence.max_tokens if sentence else None
-        ids = _each(_as_list(inputs), lambda prompt: self._sentence_ids(prompt, limit))
-        rows = self.core.encode(ids, poolings[pooling])
+        one_of("pooling", pooling, ("auto", *_POOLINGS))
+        if normalize is not None:
+            check_flag("normalize", normalize)
+        checkpoint = self.checkpoint
+        sentence = (checkpoint.sentence if checkpoint else None) or SentenceEmbedding()
+        ids = each(as_list(inputs), lambda prompt: self._sentence_ids(prompt, sentence.max_tokens))
+        core = self.core
+        rows = core.encode(ids, _POOLINGS[sentence.pooling if pooling == "auto" else pooling])
         if pooling is None:
-            return rows
-        result = np.stack(rows) if rows else np.zeros((0, self.core.spec.hidden), np.float32)
-        if normalize if normalize is not None else bool(sentence and sentence.normalize):
-            result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
-        return result
+            return [_unit(row) for row in rows] if normalize else rows
+        result = np.stack(rows) if rows else np.zeros((0, core.spec.hidden), np.float32)
+        return _unit(result) if (sentence.normalize if normalize is None else normalize) else result
 
     def _sentence_ids(self, prompt: Prompt, limit: int | None) -> list[int]:
         if isinstance(prompt, str) and limit is not None:
@@ -368,39 +402,50 @@ class Engine:
     @property
     def core(self) -> _core.Engine:
         """The native engine. Errors: `InvalidArgumentError` after `close`, and in a forked process."""
-        if self._core is None:
+        core = self._core  # once: another thread may close the engine at any moment
+        if core is None:
             raise InvalidArgumentError("the engine is closed")
+        self._refuse_fork()
+        return core
+
+    def _refuse_fork(self) -> None:
         if os.getpid() != self._process:
             raise InvalidArgumentError(
                 "the engine's threads stayed in the process that forked: open the model in this one"
             )
-        return self._core
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The model's tokenizer, or None: such an engine works on ids."""
-        return self._checkpoint.tokenizer if self._checkpoint else None
+        """The model's tokenizer, or None: such an engine works on ids. Errors: as `checkpoint`."""
+        checkpoint = self.checkpoint
+        return checkpoint.tokenizer if checkpoint else None
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """What was opened; None for random weights."""
-        return self._checkpoint
+        """What was opened; None for random weights. Errors: `InvalidArgumentError` after `close`."""
+        checkpoint = self._checkpoint
+        if self._core is None:  # looked at second: `close` clears it first
+            raise InvalidArgumentError("the engine is closed")
+        return checkpoint
 
     def tokenizer_or_raise(self) -> Tokenizer:
-        if self.tokenizer is None:
+        """The model's tokenizer. Errors: `InvalidArgumentError` where it has none, and as `checkpoint`."""
+        if (tokenizer := self.tokenizer) is None:
             raise InvalidArgumentError("the model has no tokenizer files: give token ids instead of text")
-        return self.tokenizer
+        return tokenizer
 
     def plan(self, batch_size: int = 1, tokens: int = 1, context: int | None = None) -> list[dict[str, Any]]:
         """Every op of a step with `batch_size` sequences of `tokens` new tokens: rows as in `lamella explain --json`.
 
         `context` counts the tokens in the cache after the step; None is 128, or all of an encoder's tokens.
         """
+        most = 2**31 - 1
+        batch_size, tokens = whole_number("batch_size", batch_size, 1, most), whole_number("tokens", tokens, 1, most)
         if context is None:
             encoder = self.core.spec.head.kind == _core.HeadKind.hidden
             context = tokens if encoder else max(tokens, min(128, self.core.config.max_model_len))
-        if min(batch_size, tokens) < 1 or context < tokens:
-            raise InvalidArgumentError("batch_size and tokens must be at least 1 and context at least tokens")
+        if whole_number("context", context, 1, most) < tokens:
+            raise InvalidArgumentError(f"context is {context}; expected at least the {tokens} new tokens")
         return [row_as_dict(row) for row in self.core.explain(_core.StepShape.uniform(batch_size, tokens, context))]
 
     def stats(self) -> dict[str, int | str]:
@@ -422,8 +467,13 @@ class Engine:
         return {**{name: getattr(stats, name) for name in names}, "bytes_staging": 0, "io_backend": "pread"}
 
     def close(self) -> None:
-        """Frees the weights and the KV cache. Everything but `close` raises afterwards."""
+        """Ends the engine: everything but `close` raises afterwards.
+
+        Weights and KV cache are freed at once, or when the last call or stream that runs in them has ended: those go on
+        as if nothing had happened. The files of the checkpoint are closed too, unless the caller holds `checkpoint`.
+        """
         self._core = None
+        self._checkpoint = None
 
     def __reduce__(self) -> NoReturn:
         raise InvalidArgumentError("an Engine cannot be pickled or copied: open the model again where it is needed")
@@ -455,48 +505,28 @@ def row_as_dict(row: _core.ExplainRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in (*fields, "roofline_s", "measured_s")}
 
 
-def _is_one_prompt(prompts: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
-    """A text, or a list of ids that is not empty."""
-    if isinstance(prompts, str):
-        return True
-    if isinstance(prompts, bytes | Mapping) or not (hasattr(prompts, "__len__") and hasattr(prompts, "__getitem__")):
-        raise InvalidArgumentError(
-            f"the prompt is of type {type(prompts).__name__}; expected text, ids or a list of them"
-        )
-    return len(prompts) > 0 and all(_is_id(item) for item in prompts)
-
-
-def _is_id(item: Any) -> bool:
-    try:
-        operator.index(item)
-    except TypeError:
-        return False
-    return True
-
-
-def _as_list(inputs: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    return [inputs] if _is_one_prompt(inputs) else list(cast(Sequence[Prompt], inputs))
-
-
-def _each(prompts: Sequence[Prompt], make: Callable[[Prompt], _T]) -> list[_T]:
-    """What `make` returns for every prompt; where there are several, its argument errors name the prompt's index."""
-    made: list[_T] = []
-    for i, prompt in enumerate(prompts):
-        try:
-            made.append(make(prompt))
-        except InvalidArgumentError as error:
-            if len(prompts) == 1:
-                raise
-            raise type(error)(f"prompt {i} of {len(prompts)}: {error}", error.code) from None
-    return made
-
-
 def _reason(reason: str) -> FinishReason:
     return cast(FinishReason, reason)  # the core's names are these
 
 
-def _drop(core: _core.Engine, request_id: int) -> None:
-    """Cancels a request and takes its last Progress, so that the core forgets it."""
-    core.cancel(request_id)
-    while not core.poll(request_id).finished:
-        core.step()
+def _error(progress: _core.Progress) -> Error:
+    code = progress.error_code or Error.code
+    return class_for_code(code)(progress.error or "", code)
+
+
+def _submit(core: _core.Engine, requests: Sequence[_core.Request], open_ids: dict[int, int]) -> None:
+    """Submits all requests and notes of each id its place among them.
+
+    In one call, without bytecode of our own in between: an interrupt that arrived after a submission and before its
+    note would leave a request running that nobody knows.
+    """
+    open_ids.update(zip(map(core.submit, requests), itertools.count(), strict=False))
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    """Rows divided by their L2 norm; a row of zeros stays one."""
+    import numpy as np
+
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    unit: FloatArray = rows / np.maximum(norms, 1e-12).astype(np.float32)
+    return unit

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from dataclasses import dataclass
 
 from . import _core
 from .errors import InvalidArgumentError
-from .params import whole_number
+from .params import check_flag, one_of, shown, whole_number
 
 _DTYPES = {
     "float32": _core.DataType.float32,
@@ -34,8 +33,9 @@ _BYTE_UNITS = {
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """The options of `Engine`, checked and in the core's terms."""
+    """The options of `Engine`, checked. This is the one place for their defaults, which `Engine` documents."""
 
+    device: str = "auto"
     dtype: str = "auto"
     quantization: str | None = None
     memory_budget: int | str | None = None
@@ -48,20 +48,26 @@ class EngineOptions:
     kernels: str | None = None
 
     def __post_init__(self) -> None:
-        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
-            raise InvalidArgumentError(
-                f"quantization is {reprlib.repr(self.quantization)}; expected None, {', '.join(QUANTIZATIONS)}"
-            )
+        one_of("device", self.device, ("auto", "cpu"))
+        one_of("dtype", self.dtype, ("auto", *_DTYPES))
+        one_of("quantization", self.quantization, (None, *QUANTIZATIONS))
         for name in ("max_num_seqs", "max_num_batched_tokens"):
-            whole_number(name, getattr(self, name), -(2**31), 2**31 - 1)
+            self._keep(name, whole_number(name, getattr(self, name), -(2**31), 2**31 - 1))
         for name in ("max_model_len", "threads"):
-            if (value := getattr(self, name)) is not None and whole_number(name, value, -(2**31), 2**31 - 1) == 0:
-                raise InvalidArgumentError(f"{name} is 0; expected at least 1, or None")  # 0 is the core's None
-        whole_number("seed", self.seed, 0, 2**64 - 1)
-        if not isinstance(self.deep_fusion, bool):
-            raise InvalidArgumentError(f"deep_fusion is {reprlib.repr(self.deep_fusion)}; expected True or False")
+            if (value := getattr(self, name)) is not None:
+                self._keep(name, whole_number(name, value, -(2**31), 2**31 - 1))
+                if getattr(self, name) == 0:
+                    raise InvalidArgumentError(f"{name} is 0; expected at least 1, or None")  # 0 is the core's None
+        if self.memory_budget is not None:
+            self._keep("memory_budget", parse_bytes(self.memory_budget))
+        self._keep("seed", whole_number("seed", self.seed, 0, 2**64 - 1))
+        check_flag("deep_fusion", self.deep_fusion)
         if not isinstance(self.kernels, str | None):
-            raise InvalidArgumentError(f"kernels is {reprlib.repr(self.kernels)}; expected the name of a kernel set")
+            raise InvalidArgumentError(f"kernels is {shown(self.kernels)}; expected the name of a kernel set")
+
+    def _keep(self, name: str, value: object) -> None:
+        """Stores what a check made of an option: a plain int of any kind of integer, bytes of a size."""
+        object.__setattr__(self, name, value)
 
     @property
     def preset(self) -> str:
@@ -90,18 +96,17 @@ def resolve_dtype(dtype: str, stored_dtype: str) -> _core.DataType:
 
     "auto": float32 for a float32 checkpoint, otherwise bfloat16.
     """
+    one_of("dtype", dtype, ("auto", *_DTYPES))
     if dtype == "auto":
         return _core.DataType.float32 if stored_dtype in ("float32", "float64") else _core.DataType.bfloat16
-    if str(dtype) not in _DTYPES:
-        raise InvalidArgumentError(f"dtype is {reprlib.repr(dtype)}; expected auto, {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
 
 
 def parse_bytes(size: int | str) -> int:
     """Bytes of a size such as 2147483648, "2GiB" or "1.5 GB". Errors: `InvalidArgumentError` naming memory_budget."""
-    if isinstance(size, int):
+    if not isinstance(size, str):
         return whole_number("memory_budget", size, 1, 2**63 - 1)
-    text = str(size).strip()
+    text = size.strip()
     digits = len(text) - len(text.lstrip("0123456789."))
     unit = text[digits:].strip().upper()
     try:
@@ -109,11 +114,5 @@ def parse_bytes(size: int | str) -> int:
     except ValueError:
         number = -1.0
     if unit not in _BYTE_UNITS or not 1 <= (amount := number * _BYTE_UNITS[unit]) < 2**63:
-        raise InvalidArgumentError(f"memory_budget is {reprlib.repr(size)}; expected bytes or a size such as 512MiB")
+        raise InvalidArgumentError(f"memory_budget is {shown(size)}; expected bytes or a size such as 512MiB")
     return int(amount)
-
-
-def check_device(device: str) -> None:
-    """Refuses a device that this build does not have."""
-    if device not in ("auto", "cpu"):
-        raise InvalidArgumentError(f"device is {device!r}; expected auto or cpu")

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 
 class Error(Exception):
-    """Base of everything that Lamella raises on purpose. `code` names the cause, for example "INVALID_CHECKPOINT"."""
+    """Base of everything that Lamella raises on purpose. `code` names the cause, for example "INVALID_CHECKPOINT".
+
+    The message is text that can be printed and sent: bytes of a path that are not UTF-8 are shown as \\xff.
+    """
 
     code = "INTERNAL"
 
     def __init__(self, message: str, code: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_printable(message))
         if code is not None:
             self.code = code
+
+
+def _printable(message: str) -> str:
+    try:
+        return message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return message.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class InternalError(Error):

@@ -12,14 +12,19 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
+def expanded(path: str) -> Path:
+    """`path` with a leading ~ or ~user replaced; as it is where there is no such user, or no home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises RuntimeError where this keeps the ~
+
+
 def cache_folder() -> Path:
     """The cache's folder, found the way Hugging Face's own tools find it: HF_HUB_CACHE, HF_HOME/hub, ~/.cache/..."""
     if folder := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(folder).expanduser()
+        return expanded(folder)
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
+        return expanded(home) / "hub"
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(caches).expanduser() / "huggingface" / "hub"
+    return expanded(caches) / "huggingface" / "hub"
 
 
 def find(model_id: str) -> Path | None:

@@ -8,11 +8,11 @@ import logging
 import numbers
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import InvalidArgumentError
+from .errors import CheckpointError, InvalidArgumentError
 
 _log = logging.getLogger("lamella")
 
@@ -50,7 +50,8 @@ class SamplingParams:
         ignore_eos: go on past the end-of-sequence tokens.
         stop_token_ids: end at any of these ids as well; the id itself is not part of the result.
 
-    Types are checked here (`InvalidArgumentError`), ranges where the request meets a model.
+    Types are checked here (`InvalidArgumentError`) and stored plain: an int for any kind of integer, a float for any
+    real number, a tuple for any ids, an iterator's too. Ranges are checked where the request meets a model.
     """
 
     max_tokens: int | None = None
@@ -62,17 +63,17 @@ class SamplingParams:
     stop_token_ids: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        plain: dict[str, Any] = {"top_k": whole_number("top_k", self.top_k, -(2**31), 2**31 - 1)}
         if self.max_tokens is not None:
-            whole_number("max_tokens", self.max_tokens, -(2**63), 2**63 - 1)
-        whole_number("top_k", self.top_k, -(2**31), 2**31 - 1)
+            plain["max_tokens"] = whole_number("max_tokens", self.max_tokens, -(2**63), 2**63 - 1)
         if self.seed is not None:
-            whole_number("seed", self.seed, 0, 2**64 - 1)
+            plain["seed"] = whole_number("seed", self.seed, 0, 2**64 - 1)
         for name in ("temperature", "top_p"):
-            if not isinstance(value := getattr(self, name), numbers.Real):
-                raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected a number")
-        if not isinstance(self.ignore_eos, bool):
-            raise InvalidArgumentError(f"ignore_eos is {reprlib.repr(self.ignore_eos)}; expected True or False")
-        token_ids("stop_token_ids", self.stop_token_ids)
+            plain[name] = _real_number(name, getattr(self, name))
+        check_flag("ignore_eos", self.ignore_eos)
+        plain["stop_token_ids"] = tuple(token_ids("stop_token_ids", self.stop_token_ids))
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     def override(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """These parameters with `overrides`, whose keys may be transformers' spellings. None leaves a field as it is.
@@ -87,7 +88,7 @@ class SamplingParams:
             if value is None:
                 continue
             if field == "do_sample":
-                do_sample = bool(value)
+                do_sample = check_flag("do_sample", value)
             elif field in fields:
                 if field in changes:
                     raise InvalidArgumentError(f"{name} and its alias are both given")
@@ -108,11 +109,42 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise InvalidArgumentError(f"{name} is {reprlib.repr(value)}; expected a whole number") from None
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected a whole number") from None
     if not least <= number <= most:
         found = number if number.bit_length() <= 64 else "beyond 64 bits"  # longer ones may not even be printable
         raise InvalidArgumentError(f"{name} is {found}; expected {least} to {most}")
     return number
+
+
+def _real_number(name: str, value: Any) -> float:
+    if not isinstance(value, numbers.Real):
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidArgumentError(f"{name} is beyond what a float holds; expected a number") from None
+
+
+def shown(value: Any) -> str:
+    """`value` as an error message shows it: short, and whatever it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        return f"of type {type(value).__name__}"
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """`value` where it is a bool; anything else, "false" and 0 among them, is an `InvalidArgumentError`."""
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected True or False")
+    return value
+
+
+def one_of(name: str, value: Any, known: Sequence[str | None]) -> None:
+    """Refuses what is not one of `known`, whatever its type, with an `InvalidArgumentError` that lists them."""
+    if not isinstance(value, str | None) or value not in known:
+        listed = ", ".join(map(str, known[:-1])) + f" or {known[-1]}"
+        raise InvalidArgumentError(f"{name} is {shown(value)}; expected {listed}")
 
 
 def token_ids(name: str, values: Iterable[Any]) -> list[int]:
@@ -129,19 +161,39 @@ def token_ids(name: str, values: Iterable[Any]) -> list[int]:
     return [whole_number(f"{name}[{i}]", id, 0, 2**31 - 1) for i, id in enumerate(ids)]
 
 
-def default_params(generation_config: Mapping[str, Any]) -> SamplingParams:
+def default_params(generation_config: Mapping[str, Any], source: str = "generation_config.json") -> SamplingParams:
     """The model's own defaults, read as transformers reads them: greedy unless `do_sample` is true.
 
-    `max_new_tokens` of a config is a default like any other; what requests cannot express yet is named in one warning.
+    null is the same as nothing. Where the model does not sample, temperature, top_k and top_p may hold anything, as in
+    transformers. A temperature of 0 is greedy, as in a request; a top_k of 0 is all.
+
+    Errors: `CheckpointError` naming `source` and the field, for a value with which no request could run.
     """
-    unsupported = [name for name, silent in _NO_EFFECT.items() if generation_config.get(name) not in silent]
-    if unsupported:
-        _log.warning("generation_config.json: not supported and left out: %s", ", ".join(unsupported))
-    known = (
-        "max_new_tokens",
-        *(("temperature", "top_k", "top_p") if generation_config.get("do_sample") is True else ()),
+
+    def read(name: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
+        value = generation_config.get(name)
+        if value is None:
+            return default
+        if type(value) not in (int, float, bool) or not fits(value):
+            raise CheckpointError(f"{source}: {name} is {shown(value)}; expected {expected}")
+        return value
+
+    most = read("max_new_tokens", None, lambda n: type(n) is int and n >= 1, "a whole number from 1 up")
+    most = most if most is None else min(most, 2**62)  # clipped to the context later; here to 64 bits
+    if not read("do_sample", False, lambda flag: type(flag) is bool, "true or false"):
+        return SamplingParams(most)
+    return SamplingParams(  # where the file is silent, transformers' own defaults when sampling
+        max_tokens=most,
+        temperature=read(
+            "temperature", 1.0, lambda t: type(t) is not bool and (t == 0 or t >= 1e-6), "0 or a number from 1e-6 up"
+        ),
+        top_k=min(read("top_k", 50, lambda k: type(k) is int and k >= 0, "a whole number from 0 up"), 2**31 - 1),
+        top_p=read("top_p", 1.0, lambda p: type(p) is not bool and 0 < p <= 1, "a number above 0 and at most 1"),
     )
-    taken = {name: generation_config[name] for name in known if generation_config.get(name) is not None}
-    if generation_config.get("do_sample") is True:
-        taken = {"temperature": 1.0, "top_k": 50, **taken}  # transformers' own defaults when sampling
-    return SamplingParams().override(taken)
+
+
+def warn_of_ignored(generation_config: Mapping[str, Any]) -> None:
+    """One warning that names what the file asks for and requests cannot express yet."""
+    ignored = [name for name, silent in _NO_EFFECT.items() if generation_config.get(name) not in silent]
+    if ignored:
+        _log.warning("generation_config.json: not supported and left out: %s", ", ".join(ignored))

@@ -9,12 +9,12 @@ from .config_json import parse
 from .errors import CheckpointError, unsupported
 from .model_folder import ModelFolder
 
-_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
+_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
 @dataclass(frozen=True)
 class SentenceEmbedding:
-    """`pooling` is "mean", "cls" or "max"; texts are cut to `max_tokens` tokens, special tokens included."""
+    """`pooling` is "mean" or "cls"; texts are cut to `max_tokens` tokens, special tokens included."""
 
     pooling: str = "mean"
     normalize: bool = False

@@ -13,6 +13,13 @@ from pathlib import Path
 
 Seed = tuple[str, bytes]
 
+# ggml's number of each quantised type that the core expands, and the bytes that 256 elements take.
+BYTES_OF_256 = (
+    {2: 144, 3: 160, 6: 176, 7: 192, 8: 272, 10: 84, 11: 110, 12: 144, 13: 176, 14: 210}  # Q4_0 to Q6_K
+    | {16: 66, 17: 74, 18: 98, 19: 50, 20: 144, 21: 110, 22: 82, 23: 136, 29: 56}  # IQ2_XXS to IQ1_M
+    | {34: 54, 35: 66, 39: 136, 40: 144}  # TQ1_0, TQ2_0, MXFP4, NVFP4
+)
+
 
 def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, object]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
@@ -83,12 +90,12 @@ def gguf_seeds() -> Iterator[Seed]:
             alignment=64,
         ),
     )
-    yield (
-        "blocks",
-        struct.pack("<I", 4096)
-        + gguf_file([], [gguf_tensor(f"t{kind}", [256], kind, 0) for kind in (2, 6, 7, 8, 10, 11, 12, 13, 14)]),
-    )
-    yield "unsupported", struct.pack("<I", 64) + gguf_file([], [gguf_tensor("iq", [256], 16, 0)])
+    blocks, end = [], 0
+    for kind, size in BYTES_OF_256.items():
+        blocks.append(gguf_tensor(f"t{kind}", [256], kind, end))
+        end += -(-size // 32) * 32
+    yield "blocks", struct.pack("<I", end) + gguf_file([], blocks)
+    yield "unsupported", struct.pack("<I", 512) + gguf_file([], [gguf_tensor("q8_k", [256], 15, 0)])
     yield "big-endian", struct.pack("<I", 0) + b"GGUF" + struct.pack(">IQQ", 3, 0, 0)
     yield "short", struct.pack("<I", 1000) + gguf_file(pairs, two)[:100]
 

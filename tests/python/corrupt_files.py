@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 INDEX = "model.safetensors.index.json"
-F32, F16, Q4_0, Q4_1, Q6_K, IQ2_XXS, MXFP4 = 0, 1, 2, 3, 14, 16, 39
+F32, F16, Q4_0, Q4_1, Q6_K, Q8_K, NVFP4, Q1_0 = 0, 1, 2, 3, 14, 15, 40, 41
 U8, I32, U32, BOOL, STRING, ARRAY, U64 = 0, 5, 4, 7, 8, 9, 10
 
 

@@ -250,6 +250,19 @@ def test_b4_special_ids_outside_the_vocabulary_are_dropped_with_one_warning(
     assert len(caplog.records) == 1 and "50256" in caplog.text
 
 
+def test_b4_the_warning_names_the_file_of_each_dropped_id(
+    model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = model("llama", bos_token_id=50256, eos_token_id=50257)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 50258], "bos_token_id": null}')
+    with caplog.at_level(logging.WARNING, "lamella"):
+        special = open_model(folder).special
+    assert (special.bos, special.eos) == (None, (2,))
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"eos_token_id 50258 of {folder / 'generation_config.json'}" in message
+    assert f"bos_token_id 50256 of {folder / 'config.json'}" in message and "50257" not in message
+
+
 def test_generation_config_says_where_to_stop(model: Callable[..., Path]) -> None:
     folder = model("llama", eos_token_id=2)
     (folder / "generation_config.json").write_text('{"eos_token_id": [5, 7], "temperature": 0.5}')

@@ -220,7 +220,7 @@ def test_chat_answers_each_turn_of_one_conversation(run: Run, tiny: Path, monkey
 def test_chat_works_where_the_bandwidth_cannot_be_measured(
     run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_core, "available_memory", lambda: 2**30)
+    monkeypatch.setattr(_core, "measure_read_bandwidth", lambda threads: None)
     code, out, err = run("chat", tiny, "--prompt", "hello", "--max-tokens", 5, "--max-model-len", 64)
     assert code == 0
     assert out

@@ -156,6 +156,16 @@ def test_bench_on_an_unsteady_machine_leaves_the_share_out(
     assert "not steady" in captured.err
 
 
+def test_bench_measures_the_bandwidth_of_nothing_that_a_cache_could_hold(
+    model: Path, steady: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("bench", model, "--prompt-tokens", 5, "--repeat", 1)
+    monkeypatch.setattr(_core, "bandwidth_buffer", lambda: 2**30)
+    assert run_json(capsys, *arguments)["read_GBps"] == 10
+    monkeypatch.setattr(_core, "bandwidth_buffer", lambda: 2**30 - 1)
+    assert run_json(capsys, *arguments)["read_GBps"] is None
+
+
 def test_pairs_of_readings_may_differ_by_a_tenth() -> None:
     assert bench.Repetition(1, 1, (9.0, 10.0)).steady_read == 9.5
     assert bench.Repetition(1, 1, (10.0, 8.9)).steady_read is None
@@ -204,15 +214,14 @@ def test_explain_of_a_shape_that_does_not_fit_has_costs_only(capsys: pytest.Capt
     assert {row["measured_s"] for row in rows} == {None}
     assert sum(row["bytes_read"] for row in rows) > 2 * 530e9  # two bytes a parameter
     slowest = max(rows, key=lambda row: int(row["bytes_read"]))
-    assert slowest["roofline_s"] == pytest.approx(
-        (slowest["bytes_read"] + slowest["bytes_written"]) / value["read_GBps"] / 1e9
-    )
+    memory_s = (slowest["bytes_read"] + slowest["bytes_written"]) / value["read_GBps"] / 1e9
+    assert slowest["roofline_s"] == pytest.approx(max(memory_s, slowest["flops"] / value["peak_GFLOPs"] / 1e9))
 
 
 def test_explain_where_the_bandwidth_cannot_be_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_core, "available_memory", lambda: 2**30)
+    monkeypatch.setattr(_core, "measure_read_bandwidth", lambda threads: None)
     value = run_json(capsys, "explain", "--shape", "lm-530b")
     assert value["read_GBps"] is None
     assert {row["roofline_s"] for row in value["rows"]} == {None}

@@ -19,10 +19,11 @@ from corrupt_files import (
     BOOL,
     F32,
     INDEX,
-    IQ2_XXS,
-    MXFP4,
+    NVFP4,
+    Q1_0,
     Q4_0,
     Q6_K,
+    Q8_K,
     STRING,
     U8,
     U32,
@@ -149,13 +150,15 @@ file_case("A4", "gguf product overflows", gguf([], [gguf_tensor("w", [2**48, 2**
 file_case("A4", "gguf nine dimensions", gguf([], [gguf_tensor("w", [1] * 9)]), "9 dimensions")
 file_case("A4", "gguf part of a block", gguf([], [gguf_tensor("w", [48], Q4_0)], DATA), '"w"', "blocks of 32")
 file_case("A4", "gguf part of a superblock", gguf([], [gguf_tensor("w", [32], Q6_K)], DATA), "blocks of 256")
+part_of_nvfp4 = gguf([], [gguf_tensor("w", [32], NVFP4)], DATA)
+file_case("A4", "gguf half an NVFP4 block", part_of_nvfp4, "rows of 32 elements", "NVFP4 blocks of 64")
 # ---- A5: element types ---------------------------------------------------------------------------
 file_case("A5", "unknown dtype", one_tensor(dtype="Q9"), '"t"', '"Q9"', code=UNSUPPORTED)
 file_case("A5", "lower-case dtype", one_tensor(dtype="f32"), '"f32"', code=UNSUPPORTED)
 file_case("A5", "sub-byte misaligned", one_tensor(dtype="F4", shape=(7,)), '"t"', '"F4"', code=UNSUPPORTED)
 file_case("A5", "complex", one_tensor(dtype="C64", shape=()), '"C64"', code=UNSUPPORTED)
-file_case("A5", "gguf IQ2_XXS", gguf([], [gguf_tensor("w", [256], IQ2_XXS)]), '"w"', "IQ2_XXS", code=UNSUPPORTED)
-file_case("A5", "gguf MXFP4", gguf([], [gguf_tensor("w", [32], MXFP4)]), '"w"', "MXFP4", code=UNSUPPORTED)
+file_case("A5", "gguf Q8_K", gguf([], [gguf_tensor("w", [256], Q8_K)]), '"w"', "Q8_K", code=UNSUPPORTED)
+file_case("A5", "gguf Q1_0", gguf([], [gguf_tensor("w", [128], Q1_0)]), '"w"', "Q1_0", code=UNSUPPORTED)
 file_case("A5", "gguf type 999", gguf([], [gguf_tensor("w", [32], 999)]), '"w"', "999 (unknown)", code=UNSUPPORTED)
 # ---- A6: the header's text -----------------------------------------------------------------------
 text_case("A6", "leading space", " " + GOOD, "[S1]")

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -302,12 +302,57 @@ def test_a_closed_engine_refuses_everything_but_close(folder: Path) -> None:
         lambda: engine.encode([7]),
         lambda: engine.plan(),
         lambda: engine.stats(),
+        lambda: engine.generate("hello"),
+        lambda: engine.encode_prompt(""),
+        lambda: engine.chat([]),
+        lambda: engine.tokenizer,
+        lambda: engine.checkpoint,
         lambda: next(never_started),
     ):
         with pytest.raises(lamella.InvalidArgumentError, match="the engine is closed"):
             call()
-    assert list(started)[-1].finish_reason == "length", "a stream that runs keeps its engine alive"
+    rest = list(started)
+    assert rest[-1].finish_reason == "length", "a stream that runs keeps its engine alive"
+    assert "".join(chunk.text for chunk in rest), "and its tokenizer"
     engine.close()
+
+
+def test_a_closed_engine_leaves_no_file_open(folder: Path) -> None:
+    def descriptors() -> int:
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    engine = lamella.Engine(folder)
+    stream = engine.stream([7], max_tokens=9)
+    next(stream)
+    engine.close()
+    assert descriptors() == before, "a stream that runs needs no file"
+    assert list(stream)[-1].finish_reason == "length"
+    with lamella.Engine(folder) as engine:
+        kept = engine.checkpoint
+    assert kept is not None and kept.tensors.read_f32(kept.tensors.names()[0]).size, "a caller's checkpoint stays open"
+    del kept
+    assert descriptors() == before
+
+
+def test_closing_in_another_thread_is_seen_at_once_or_not_at_all(folder: Path) -> None:
+    class Closing(lamella.Engine):
+        """Every look at the native engine is the last one before another thread closes it."""
+
+        @property
+        def _core(self) -> _core.Engine | None:  # type: ignore[override]
+            core, self._kept = self._kept, None
+            return core
+
+        @_core.setter
+        def _core(self, core: _core.Engine | None) -> None:
+            self._kept = core
+
+    engine = Closing(folder)
+    assert isinstance(engine.core, _core.Engine)
+    with pytest.raises(lamella.InvalidArgumentError, match="the engine is closed"):
+        engine.core  # noqa: B018
 
 
 def test_an_engine_frees_its_memory_when_closed_or_forgotten(busy_spec: _core.ModelSpec) -> None:
@@ -361,6 +406,99 @@ def test_an_interrupt_ends_generate_and_leaves_the_engine_as_it_was(busy_spec: _
         assert [done.token_ids for done in again] == [done.token_ids for done in expected]
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_is_raised_while_decoding_comes_out_and_no_request_is_left(
+    folder: Path, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> str:
+        raise kind
+
+    with lamella.Engine(folder, max_num_seqs=3) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("lamella.tokenizer.Tokenizer.decode", interrupted)
+            patch.setattr("lamella.tokenizer.DecodeStream.flush", interrupted)
+            for call in (
+                lambda: engine.generate([[7 + i] for i in range(8)], max_tokens=20),  # three end at once, five wait
+                lambda: engine.generate([7], max_tokens=20),
+                lambda: list(engine.stream([7], max_tokens=20)),
+            ):
+                with pytest.raises(kind):
+                    call()
+                assert_idle(engine)
+        stats = engine.stats()
+        assert (stats["received"], stats["finished"], stats["cancelled"]) == (10, 5, 5)
+        assert engine.generate([7], max_tokens=5).finish_reason == "length"
+
+
+def test_a_request_that_cannot_be_cancelled_does_not_keep_the_others(folder: Path) -> None:
+    class Failing:
+        """The native engine, where poll fails once and cancel fails for the first request."""
+
+        def __init__(self, core: Any) -> None:
+            self.core, self.cancelled, self.polls = core, [], 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.core, name)
+
+        def poll(self, request: int) -> Any:
+            self.polls += 1
+            if self.polls == 7:
+                raise ZeroDivisionError("the first failure")
+            return self.core.poll(request)
+
+        def cancel(self, request: int) -> None:
+            self.cancelled.append(request)
+            if len(self.cancelled) == 1:
+                raise MemoryError
+            self.core.cancel(request)
+
+    with lamella.Engine(folder) as engine:
+        native = engine.core
+        failing = Failing(native)
+        engine._core = failing  # type: ignore[assignment]
+        with pytest.raises(ZeroDivisionError, match="the first failure"):
+            engine.generate([[7 + i] for i in range(5)], max_tokens=200)
+        assert len(failing.cancelled) == 5
+        engine._core = native
+        assert engine.stats()["cancelled"] == 4 and engine.stats()["running"] == 1
+        engine.core.cancel(failing.cancelled[0])
+        assert_idle(engine)
+
+
+def test_interrupts_at_any_moment_leave_no_request(folder: Path, seed: int, full_stage: bool) -> None:
+    """The alarm comes while requests are checked, submitted, run, polled, decoded or already ended."""
+    armed: list[bool] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if armed:
+            armed.clear()
+            raise KeyboardInterrupt
+
+    rng, interrupted = random.Random(seed), 0
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with lamella.Engine(folder, max_num_seqs=4, threads=1) as engine:
+            prompts = [[7 + i] * (1 + i) for i in range(12)]
+            started = time.perf_counter()
+            engine.generate(prompts, max_tokens=6)
+            longest = time.perf_counter() - started
+            for i in range(1000 if full_stage else 150):
+                try:
+                    armed.append(True)
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, longest))
+                    engine.generate(prompts, max_tokens=6) if i % 2 else list(engine.stream([7], max_tokens=40))
+                    armed.clear()
+                except KeyboardInterrupt:
+                    interrupted += 1
+                assert_idle(engine)
+            stats = engine.stats()
+            print(f"{interrupted} interrupted; {stats['finished']} finished, {stats['cancelled']} cancelled")
+            assert interrupted > 10
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
 def test_cancelling_a_request_that_waits_ends_it_during_anothers_step(busy_spec: _core.ModelSpec) -> None:
     """A place in the queue is given up at once; only a sequence whose blocks a step may be using waits for its end."""
     with lamella.Engine.random(busy_spec, dtype="float32", max_num_seqs=1) as engine:
@@ -395,18 +533,21 @@ def test_an_engine_cannot_be_pickled_or_copied(engine: lamella.Engine) -> None:
     assert engine.generate([7], max_tokens=2).finish_reason == "length"
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_process_gets_an_error_and_no_hang(engine: lamella.Engine) -> None:
-    expected = engine.generate([7], max_tokens=5).token_ids
+def in_a_fork(act: Callable[[], Any]) -> None:
+    """Runs `act` in a forked process, raises here what Lamella raises there, and fails when it hangs."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            engine.generate([7], max_tokens=5)
+            act()
+            code = 0
         except lamella.InvalidArgumentError as error:
-            os._exit(0 if "forked" in str(error) else 2)
+            os.write(writing, str(error).encode())
+            code = 2
         except BaseException:
-            os._exit(3)
-        os._exit(4)
+            code = 3
+        os._exit(code)
+    os.close(writing)
     deadline = time.monotonic() + 20
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
         if time.monotonic() > deadline:
@@ -414,8 +555,58 @@ def test_a_forked_process_gets_an_error_and_no_hang(engine: lamella.Engine) -> N
             os.waitpid(child, 0)
             pytest.fail("the child hangs")
         time.sleep(0.01)
-    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    with os.fdopen(reading, "rb") as pipe:
+        message = pipe.read().decode()
+    code = os.waitstatus_to_exitcode(ended[1])
+    if code == 2:
+        raise lamella.InvalidArgumentError(message)
+    assert code == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_gets_an_error_and_no_hang(engine: lamella.Engine) -> None:
+    expected = engine.generate([7], max_tokens=5).token_ids
+    with pytest.raises(lamella.InvalidArgumentError, match="forked"):
+        in_a_fork(lambda: engine.generate([7], max_tokens=5))
     assert engine.generate([7], max_tokens=5).token_ids == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_can_leave_a_stream_but_not_go_on_with_it(busy_spec: _core.ModelSpec) -> None:
+    """While a thread of the parent is inside a step, whose locks the child inherits and nobody there gives back."""
+    streams: list[Any] = []
+
+    def forget() -> None:
+        streams.clear()
+        gc.collect()
+
+    with lamella.Engine.random(busy_spec, dtype="float32") as engine:
+        expected = [token for chunk in engine.stream([7], max_tokens=30) for token in chunk.token_ids]
+        streams.append(engine.stream([7], max_tokens=30))
+        tokens = list(next(streams[0]).token_ids)
+        stop = threading.Event()
+
+        def step() -> None:
+            while not stop.is_set():
+                for _ in engine.stream([8], max_tokens=1000):
+                    if stop.is_set():
+                        break
+
+        stepper = threading.Thread(target=step)
+        stepper.start()
+        try:
+            for _ in range(3):
+                time.sleep(0.05)
+                with pytest.raises(lamella.InvalidArgumentError, match="forked"):
+                    in_a_fork(lambda: next(streams[0]))
+                in_a_fork(streams[0].close)
+                in_a_fork(forget)
+        finally:
+            stop.set()
+            stepper.join()
+        tokens += [token for chunk in streams[0] for token in chunk.token_ids]
+        assert tokens == expected, "the parent's stream goes on"
+        assert_idle(engine)
 
 
 # ---- shapes, plans, encoders -----------------------------------------------------------------------------------------
@@ -512,6 +703,37 @@ def test_logits_are_one_array_an_input(engine: lamella.Engine) -> None:
     assert np.array_equal(arrays[0], arrays[1])
     assert engine.generate(ids, max_tokens=1).token_ids == [int(arrays[0][-1].argmax())]
     assert engine.logits([]) == []
+
+
+def test_a_list_for_logits_is_checked_whole_before_it_starts(engine: lamella.Engine) -> None:
+    class Counting:
+        """The native engine, which counts the inputs that it runs."""
+
+        def __init__(self, core: Any) -> None:
+            self.core, self.runs = core, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.core, name)
+
+        def logits(self, ids: list[int]) -> np.ndarray:
+            self.runs += 1
+            return self.core.logits(ids)
+
+    native = engine.core
+    counting = Counting(native)
+    engine._core = counting  # type: ignore[assignment]
+    for inputs, kind, message in (
+        ([[1], [2, 9999]], lamella.InvalidArgumentError, "prompt 1 of 2: prompt token 1 is 9999; the vocabulary has"),
+        ([[1], [-1]], lamella.InvalidArgumentError, "prompt 1 of 2: prompt token 0 is -1; the vocabulary has"),
+        ([[1], []], lamella.InvalidArgumentError, "prompt 1 of 2: the prompt has no tokens"),
+        ([[1], [1] * (CONTEXT + 1)], lamella.ContextLengthError, "prompt 1 of 2: the prompt has 301 tokens"),
+        (["a", "\ud800"], lamella.InvalidArgumentError, "prompt 1 of 2: .*lone surrogate"),
+    ):
+        with pytest.raises(kind, match=message):
+            engine.logits(inputs)
+        assert counting.runs == 0
+    assert len(engine.logits([[1], [2]])) == counting.runs == 2
+    engine._core = native
 
 
 def test_logits_say_so_while_others_hold_the_kv_cache(folder: Path) -> None:

@@ -125,7 +125,8 @@ def test_quantised_gguf_names_its_type(tmp_path: Path) -> None:
         hidden_act="silu",
         rope_parameters={"rope_type": "default", "rope_theta": 1e4},
     )
-    for quant, name in ((Quant.Q8_0, "q8_0"), (Quant.Q4_1, "q4_1"), (Quant.F16, "float16"), (Quant.BF16, "bfloat16")):
+    names = {Quant.Q8_0: "q8_0", Quant.Q4_1: "q4_1", Quant.MXFP4: "mxfp4", Quant.F16: "float16", Quant.BF16: "bfloat16"}
+    for quant, name in names.items():
         random_models.write_gguf(model, tmp_path / f"{name}.gguf", quant)
         assert open_model(tmp_path / f"{name}.gguf").stored_dtype == name
 

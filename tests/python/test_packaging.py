@@ -103,6 +103,12 @@ def test_wheel_depends_on_little(wheel: zipfile.ZipFile) -> None:
     assert {re.split(r"[<>=!~ ;]", line)[0] for line in required} == {"numpy", "tokenizers", "jinja2"}
 
 
+def test_the_readme_is_the_projects_page(wheel: zipfile.ZipFile) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert metadata(wheel).get_payload().strip() == (ROOT / project["readme"]).read_text().strip()
+    assert metadata(wheel)["Description-Content-Type"] == "text/markdown"
+
+
 def test_version_comes_from_one_place(wheel: zipfile.ZipFile) -> None:
     found = re.search(r"project\(lamella VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt").read_text())
     assert found is not None

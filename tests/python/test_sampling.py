@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 import torch
 import transformers
 from lamella import _core
+from lamella.checkpoint import open_model
 from lamella.params import default_params
+from lamella.seeds import drawn_seed
 from random_models import draw
 from scipy import stats
 
@@ -47,8 +50,8 @@ def exact_probabilities(
     weights = np.exp(scaled - scaled.max())
     order = np.argsort(-weights, kind="stable")
     sorted_weights = weights[order] / weights.sum()
-    before = np.cumsum(sorted_weights) - sorted_weights  # the mass of all better tokens
-    cut = before >= top_p
+    before = np.cumsum(sorted_weights) - sorted_weights  # the mass of all better tokens; rounding may bring it to 1
+    cut = (before >= top_p) & (top_p < 1.0)
     cut[0] = False
     weights[order[cut]] = 0.0
     return weights / weights.sum()
@@ -303,3 +306,79 @@ def test_what_a_config_asks_and_requests_cannot_say_is_warned_about_once(
     messages = [record.getMessage() for record in caplog.records if "generation_config" in record.getMessage()]
     assert len(messages) == 1
     assert "repetition_penalty" in messages[0] and "num_beams" in messages[0] and "min_p" not in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"do_sample": True, "temperature": "hot"}, "temperature is 'hot'; expected 0 or a number from 1e-6 up"),
+        ({"do_sample": True, "temperature": -1.0}, "temperature is -1.0; expected"),
+        ({"do_sample": True, "temperature": 1e-9}, "temperature is 1e-09; expected"),
+        ({"do_sample": True, "temperature": True}, "temperature is True; expected"),
+        ({"do_sample": True, "top_k": -1}, "top_k is -1; expected a whole number from 0 up"),
+        ({"do_sample": True, "top_k": 5.0}, "top_k is 5.0; expected"),
+        ({"do_sample": True, "top_p": 0}, "top_p is 0; expected a number above 0 and at most 1"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5; expected"),
+        ({"do_sample": True, "top_p": [0.5]}, "top_p is [0.5]; expected"),
+        ({"do_sample": "yes", "temperature": 0.7}, "do_sample is 'yes'; expected true or false"),
+        ({"do_sample": 1}, "do_sample is 1; expected true or false"),
+        ({"max_new_tokens": "many"}, "max_new_tokens is 'many'; expected a whole number from 1 up"),
+        ({"max_new_tokens": -5}, "max_new_tokens is -5; expected"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; expected"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; expected"),
+    ],
+)
+def test_a_config_with_which_no_request_could_run_is_refused_when_it_is_opened(
+    folder: Path, tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    path = with_generation_config(folder, tmp_path, config)
+    expected = re.escape(f"{path / 'generation_config.json'}: {message}")
+    with pytest.raises(lamella.CheckpointError, match=expected) as error:
+        open_model(path)
+    assert error.value.code == "INVALID_CHECKPOINT"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"temperature": 0, "top_k": -1, "top_p": 0.0},  # nothing of this matters to a model that does not sample
+        {"do_sample": False, "temperature": 0.0, "top_p": 7, "top_k": "all"},
+        {"do_sample": None, "temperature": None, "top_k": None, "top_p": None, "max_new_tokens": None},
+        {"do_sample": True, "temperature": 0, "top_k": 0},
+        {"do_sample": True, "temperature": 1, "top_k": None, "top_p": 1},
+        {"do_sample": True, "temperature": 1e308, "top_k": 2**40, "top_p": 1e-300},
+        {"max_new_tokens": 10**30},
+    ],
+)
+def test_a_config_that_transformers_can_use_opens_and_generates(
+    folder: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    with lamella.Engine(with_generation_config(folder, tmp_path, config)) as engine:
+        completion = engine.generate([5, 6], seed=1)
+        assert len(completion.token_ids) == min(256, 160 - 2) or "max_new_tokens" in config
+        if config.get("do_sample") is not True or config.get("temperature") == 0:
+            assert completion.token_ids == greedy(engine, [5, 6], len(completion.token_ids))
+
+
+# ---- seeds that nobody gave ------------------------------------------------------------------------------------------
+
+
+def test_every_bit_of_an_engines_seed_counts_and_its_requests_draw_apart(folder: Path) -> None:
+    def drawn(seed: int) -> list[list[int]]:
+        with lamella.Engine(folder, seed=seed, threads=1) as engine:
+            return [done.token_ids for done in engine.generate([[5, 6]] * 3, max_tokens=20, temperature=2.0)]
+
+    seeds = (0, 1, 2**32, 2**63, 2**64 - 1)
+    outputs = [tokens for seed in seeds for tokens in drawn(seed)]
+    assert len(set(map(tuple, outputs))) == 3 * len(seeds)
+    assert drawn(2**63) == outputs[9:12], "the same seed gives the same again"
+    with lamella.Engine(folder, threads=1) as engine:
+        for seed in range(3):
+            assert engine.generate([5, 6], max_tokens=20, temperature=2.0, seed=seed).token_ids not in outputs
+
+
+def test_drawn_seeds_are_apart_and_of_64_bits() -> None:
+    seeds = [drawn_seed(seed, number) for seed in (*range(50), 2**32, 2**63, 2**64 - 1) for number in range(200)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(2**32 < seed < 2**64 for seed in seeds), "none is one that people choose"
+    assert 0.49 < sum(seed.bit_count() for seed in seeds) / 64 / len(seeds) < 0.51

@@ -197,8 +197,7 @@ struct MeanPoolArgs {
   std::int64_t sequence_count, width;
 };
 
-// ---- Deep-Fusion's four regions (the paper's III-B and III-D): each is one kernel
-// ------------------------------------
+// ---- Deep-Fusion's four regions (the paper's III-B and III-D), one kernel each ---------------------------------------
 
 /// A linear's weight with its optional bias.
 struct WeightAndBias {

@@ -16,7 +16,7 @@ struct SamplingParams {
   double temperature = 0.0;       // 0: greedy (the lowest id among equals)
   std::int32_t top_k = 0;         // 0: all; otherwise the k best, and those equal to the k-th
   double top_p = 1.0;             // the smallest set of best tokens whose probability reaches top_p
-  std::uint64_t seed = 0;         // randomness is a function of (seed, position): nothing else changes it
+  std::uint64_t seed = 0;  // randomness depends on (seed, sample index, position) and nothing else
   std::vector<std::int32_t> stop_token_ids;  // end of sequence among them, unless it is to be ignored
 };
 
@@ -43,8 +43,8 @@ enum class FinishReason : std::uint8_t { running, stop, length, cancelled, error
 struct Progress {
   std::vector<std::int32_t> new_tokens;  // the stop token itself is not among them
   FinishReason reason = FinishReason::running;
-  std::optional<Error> error;            // where reason is error
-  double first_token_s = 0.0;            // seconds from submission to the first token; 0 before it
+  std::optional<Error> error;  // where reason is error
+  double first_token_s = 0.0;  // seconds from submission to the first token; 0 before it
 };
 
 }  // namespace lamella

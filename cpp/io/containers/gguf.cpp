@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <optional>
+#include <string>
 
 #include "io/containers/gguf_cursor.h"
 #include "io/containers/gguf_metadata.h"
@@ -24,41 +25,32 @@ struct GgmlType {
 };
 
 constexpr std::array ggml_types{
-    GgmlType{0, "F32", StorageType::f32},
-    GgmlType{1, "F16", StorageType::f16},
-    GgmlType{2, "Q4_0", StorageType::q4_0},
-    GgmlType{3, "Q4_1", StorageType::q4_1},
-    GgmlType{6, "Q5_0", StorageType::q5_0},
-    GgmlType{7, "Q5_1", StorageType::q5_1},
-    GgmlType{8, "Q8_0", StorageType::q8_0},
-    GgmlType{9, "Q8_1", {}},
-    GgmlType{10, "Q2_K", StorageType::q2_k},
-    GgmlType{11, "Q3_K", StorageType::q3_k},
-    GgmlType{12, "Q4_K", StorageType::q4_k},
-    GgmlType{13, "Q5_K", StorageType::q5_k},
-    GgmlType{14, "Q6_K", StorageType::q6_k},
-    GgmlType{15, "Q8_K", {}},
-    GgmlType{16, "IQ2_XXS", {}},
-    GgmlType{17, "IQ2_XS", {}},
-    GgmlType{18, "IQ3_XXS", {}},
-    GgmlType{19, "IQ1_S", {}},
-    GgmlType{20, "IQ4_NL", {}},
-    GgmlType{21, "IQ3_S", {}},
-    GgmlType{22, "IQ2_S", {}},
-    GgmlType{23, "IQ4_XS", {}},
-    GgmlType{24, "I8", StorageType::i8},
-    GgmlType{25, "I16", StorageType::i16},
-    GgmlType{26, "I32", StorageType::i32},
-    GgmlType{27, "I64", StorageType::i64},
-    GgmlType{28, "F64", StorageType::f64},
-    GgmlType{29, "IQ1_M", {}},
-    GgmlType{30, "BF16", StorageType::bf16},
-    GgmlType{34, "TQ1_0", {}},
-    GgmlType{35, "TQ2_0", {}},
-    GgmlType{39, "MXFP4", {}},
-    GgmlType{40, "NVFP4", {}},
-    GgmlType{41, "Q1_0", {}},
+    GgmlType{0, "F32", StorageType::f32},          GgmlType{1, "F16", StorageType::f16},
+    GgmlType{2, "Q4_0", StorageType::q4_0},        GgmlType{3, "Q4_1", StorageType::q4_1},
+    GgmlType{6, "Q5_0", StorageType::q5_0},        GgmlType{7, "Q5_1", StorageType::q5_1},
+    GgmlType{8, "Q8_0", StorageType::q8_0},        GgmlType{9, "Q8_1", {}},
+    GgmlType{10, "Q2_K", StorageType::q2_k},       GgmlType{11, "Q3_K", StorageType::q3_k},
+    GgmlType{12, "Q4_K", StorageType::q4_k},       GgmlType{13, "Q5_K", StorageType::q5_k},
+    GgmlType{14, "Q6_K", StorageType::q6_k},       GgmlType{15, "Q8_K", {}},
+    GgmlType{16, "IQ2_XXS", StorageType::iq2_xxs}, GgmlType{17, "IQ2_XS", StorageType::iq2_xs},
+    GgmlType{18, "IQ3_XXS", StorageType::iq3_xxs}, GgmlType{19, "IQ1_S", StorageType::iq1_s},
+    GgmlType{20, "IQ4_NL", StorageType::iq4_nl},   GgmlType{21, "IQ3_S", StorageType::iq3_s},
+    GgmlType{22, "IQ2_S", StorageType::iq2_s},     GgmlType{23, "IQ4_XS", StorageType::iq4_xs},
+    GgmlType{24, "I8", StorageType::i8},           GgmlType{25, "I16", StorageType::i16},
+    GgmlType{26, "I32", StorageType::i32},         GgmlType{27, "I64", StorageType::i64},
+    GgmlType{28, "F64", StorageType::f64},         GgmlType{29, "IQ1_M", StorageType::iq1_m},
+    GgmlType{30, "BF16", StorageType::bf16},       GgmlType{34, "TQ1_0", StorageType::tq1_0},
+    GgmlType{35, "TQ2_0", StorageType::tq2_0},     GgmlType{39, "MXFP4", StorageType::mxfp4},
+    GgmlType{40, "NVFP4", StorageType::nvfp4},     GgmlType{41, "Q1_0", {}},
 };
+
+/// Names of the types that have a StorageType: "F32, F16, Q4_0, ...".
+std::string supported_types() {
+  std::string names;
+  for (const GgmlType& type : ggml_types)
+    if (type.type) names.append(names.empty() ? "" : ", ").append(type.name);
+  return names;
+}
 
 void check_version(GgufCursor& in) {
   if (as_text(in.bytes(4, "the magic")) != "GGUF")
@@ -133,7 +125,7 @@ TensorEntry read_tensor(GgufCursor& in) {
   if (known == ggml_types.end() || !known->type)
     refuse_unsupported(in.file(), "tensor ", shown(entry.name), " has ggml type ",
                        known == ggml_types.end() ? concat(number, " (unknown)") : std::string(known->name),
-                       "; supported are F64, F32, F16, BF16, I64..I8, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K");
+                       "; supported are ", supported_types());
   entry.type = *known->type;
   entry.bytes = tensor_bytes(entry, in.file());
   entry.offset = in.number<std::uint64_t>("a tensor's offset");

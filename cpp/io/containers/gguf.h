@@ -27,8 +27,8 @@ struct NeedMore {
 /// tensor name twice, empty, above 1,024 bytes or with NUL; more than 8 dimensions, a dimension above 2^48, products
 /// that overflow; rows that do not divide into blocks; tensors that are unaligned, overlap, leave a hole wider than
 /// the alignment asks for, or lie past the end; and bytes after the last tensor beyond its padding. As
-/// unsupported_model: version 1, big-endian files, split files, and element types without a StorageType (IQ*, TQ*,
-/// MXFP4, ...), naming the tensor.
+/// unsupported_model: version 1, big-endian files, split files, and element types without a StorageType (Q8_1,
+/// Q8_K, Q1_0, ...), naming the tensor.
 [[nodiscard]] std::variant<TensorTable, NeedMore> parse_gguf(std::span<const std::byte> head, std::uint64_t file_size,
                                                              std::string_view file);
 

@@ -41,6 +41,7 @@ from .options import add_engine_options, add_model, check_model
 from .output import ProgressLine, bytes_text, print_json, quantity_text, seconds_text, table
 from .parser import Parser, count
 
+_READ_BYTES = 1 << 30  # below it, a large cache would serve part of the reads
 _MOST_DIFFERENCE = 0.10  # between two readings of the memory bandwidth around a repetition
 
 
@@ -127,11 +128,11 @@ def _measure(engine: Engine, model: Named, load: Workload, repeat: int, seed: in
     run_once(engine, load, draw)
     peak = peak_memory_bytes()  # now: the bandwidth measurement takes memory of its own
     repetitions = []
-    read = measured_bandwidth(engine.core.threads)
+    read = measured_bandwidth(engine.core.threads, _READ_BYTES)
     for i in range(repeat):
         line.show(f"repetition {i + 1} of {repeat}")
         times = run_once(engine, load, draw)
-        before, read = read, measured_bandwidth(engine.core.threads)
+        before, read = read, measured_bandwidth(engine.core.threads, _READ_BYTES)
         repetitions.append(Repetition(times.prefill_s, times.decode_s, (before, read)))
     line.show("")
     return _figures(engine, model, load, repetitions, peak)

@@ -132,7 +132,7 @@ def _measured(engine: Engine, step: Step) -> tuple[Roofs, list[Row]]:
         raise InvalidArgumentError(f"a step of {step} exceeds --max-num-seqs or --max-num-batched-tokens")
     rows = engine.plan(step.batch_size, step.tokens, step.context)
     roofline = engine.core.roofline()
-    return Roofs(roofline.bytes_per_s, roofline.flops_per_s), rows
+    return Roofs(roofline.bytes_per_s or None, roofline.flops_per_s), rows
 
 
 def _costs_only(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roofs, list[Row]]:
@@ -140,11 +140,8 @@ def _costs_only(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roo
     roofs = Roofs(measured_bandwidth(threads), _core.measure_peak_flops(threads))
     roofline = _core.Roofline(roofs.bytes_per_s or 0.0, roofs.flops_per_s)
     fused = args.deep_fusion is not False
-    rows = [
-        row_as_dict(row)
-        for row in _core.explain_plan(model.spec, model.dtype, model.formats, fused, step.shape, roofline)
-    ]
-    return roofs, rows if roofs.bytes_per_s is not None else [{**row, "roofline_s": None} for row in rows]
+    rows = _core.explain_plan(model.spec, model.dtype, model.formats, fused, step.shape, roofline)
+    return roofs, [row_as_dict(row) for row in rows]
 
 
 def _json(model: Named, step: Step, roofs: Roofs, rows: list[Row], memory: str | None) -> dict[str, Any]:

@@ -46,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
         started = time.perf_counter()
         completions = _completions(args, engine, prompts)
         timing = timing_json(engine, completions, time.perf_counter() - started)
+        with_text = engine.tokenizer is not None
     if args.json:
         print_json({"completions": [completion_json(completion) for completion in completions], "timing": timing})
     elif len(prompts) > 1:
-        _print_all(completions, with_text=engine.tokenizer is not None)
+        _print_all(completions, with_text)
     made = sum(len(completion.token_ids) for completion in completions)
     print(
         f"load {seconds_text(timing['load_s'])}, first token {seconds_text(timing['ttft_s'])}, "

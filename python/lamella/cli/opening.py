@@ -67,11 +67,6 @@ def open_engine(args: argparse.Namespace, spec: _core.ModelSpec | None = None, *
         line.show("")
 
 
-def measured_bandwidth(threads: int) -> float | None:
-    """Bytes/s that `threads` threads read from memory; None where the 1 GiB that this takes is not free."""
-    if _core.available_memory() < 5 << 28:
-        return None
-    try:
-        return _core.measure_read_bandwidth(threads)
-    except MemoryError:
-        return None
+def measured_bandwidth(threads: int, at_least: int = 0) -> float | None:
+    """Bytes/s that `threads` threads read from memory; None where too little of it is free, or less than `at_least`."""
+    return _core.measure_read_bandwidth(threads) if _core.bandwidth_buffer() >= at_least else None

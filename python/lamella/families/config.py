@@ -12,7 +12,7 @@ from lamella.errors import CheckpointError, unsupported
 _log = logging.getLogger("lamella")
 
 LARGEST_SIZE = 2**31 - 1
-MOST_LAYERS = 65536
+MOST_LAYERS = 4096
 
 # Bookkeeping, training, generation and labels: fields that no forward pass depends on.
 _BOOKKEEPING = frozenset(

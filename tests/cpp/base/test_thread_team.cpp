@@ -3,11 +3,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
 
 #include "base/thread_team.h"
+#include "failing_new.h"
+#include "lamella/error.h"
 
 namespace lamella::testing {
 namespace {
@@ -50,6 +53,30 @@ TEST(ThreadTeam, RethrowsAMembersExceptionAndStaysUsable) {
     if (index == 0) ++calls;
   });
   EXPECT_EQ(calls, 1);
+}
+
+TEST(ThreadTeam, D3_AnAllocationThatFailsWhileItStartsLeavesNoThread) {
+  const auto threads = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
+  };
+  ThreadTeam(2).run([](int) {});  // ThreadSanitizer starts a thread of its own beside a program's first one
+  const auto before = threads();
+  int failures = 0;
+  bool reached = true;
+  for (std::size_t allocation = 0; reached; ++allocation) {
+    const FailingNew failing(allocation);
+    try {
+      const ThreadTeam team(6);
+    } catch (const Error& error) {
+      ++failures;
+      EXPECT_EQ(error.code(), ErrorCode::out_of_memory) << error.what();
+    }
+    reached = failing.failed();
+  }
+  EXPECT_GE(failures, 6);
+  for (int i = 0; i < 1000 && threads() != before; ++i)  // a joined thread may be listed a moment longer
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(threads(), before);
 }
 
 TEST(ThreadTeam, AForkedChildLeavesWithoutWaitingForThreadsItHasNot) {

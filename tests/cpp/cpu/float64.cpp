@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace lamella::cpu::testing {
 
@@ -54,7 +55,7 @@ Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::in
 Values attend64(const double* query, const Values& keys, const Values& values, std::int64_t length, std::int64_t dim,
                 double scale) {
   Values weights(static_cast<std::size_t>(length)), y(static_cast<std::size_t>(dim));
-  double largest = -INFINITY, total = 0.0;
+  double largest = -std::numeric_limits<double>::infinity(), total = 0.0;
   for (std::int64_t j = 0; j < length; ++j) {
     double dot = 0.0;
     for (std::int64_t d = 0; d < dim; ++d) dot += query[d] * keys[static_cast<std::size_t>(j * dim + d)];

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "float64.h"
 #include "kernel_testing.h"
@@ -68,7 +69,8 @@ TEST_P(Activate, ErrorsOfTheFunctionsInUlp) {
 }
 
 TEST_P(Activate, Extremes) {
-  const Values inputs = {INFINITY, -INFINITY, NAN, 0.0, -0.0, 3e38, -3e38, 1e-40, 88.7, 89.0, -87.3, -104.0};
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const Values inputs = {infinity, -infinity, NAN, 0.0, -0.0, 3e38, -3e38, 1e-40, 88.7, 89.0, -87.3, -104.0};
   for (const Activation kind : all_activations) {
     Cells x(DataType::f32, inputs), y(DataType::f32, x.size());
     run(kernels().activate, ActivateArgs{.x = x.data(),

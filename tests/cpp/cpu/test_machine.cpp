@@ -6,6 +6,7 @@
 
 #include "cpu/cgroup.h"
 #include "cpu/machine.h"
+#include "lamella/error.h"
 
 namespace lamella::cpu {
 namespace {
@@ -72,8 +73,6 @@ TEST(Machine, FiguresAreSane) {
   EXPECT_LE(usable_cores(), static_cast<int>(std::thread::hardware_concurrency()));
   EXPECT_FALSE(processor_name().empty());
   EXPECT_GT(available_memory(), std::uint64_t{1} << 20);
-  const CacheSizes caches = cache_sizes();
-  EXPECT_LE(caches.level1_data, caches.level2);
   // One core of any machine of this century, and no machine of this decade.
   const double bandwidth = measure_read_bandwidth(1, std::size_t{64} << 20, 0.02);
   EXPECT_GT(bandwidth, 1e8);
@@ -83,6 +82,32 @@ TEST(Machine, FiguresAreSane) {
     const double flops = measure_peak_flops(set, 1, 0.02);
     EXPECT_GT(flops, 1e7) << to_string(set);
     EXPECT_LT(flops, 1e13) << to_string(set);
+  }
+}
+
+TEST(Machine, ABandwidthIsMeasuredWithinWhatIsFreeAndWithinTheBudget) {
+  constexpr std::uint64_t mib = 1 << 20;
+  EXPECT_EQ(bandwidth_buffer(100'000 * mib, std::nullopt), 1024 * mib);
+  EXPECT_EQ(bandwidth_buffer(2000 * mib, std::nullopt), 500 * mib);
+  EXPECT_EQ(bandwidth_buffer(100'000 * mib, 300 * mib), 300 * mib);
+  EXPECT_EQ(bandwidth_buffer(400 * mib, 300 * mib), 100 * mib);
+  EXPECT_EQ(bandwidth_buffer(200 * mib, std::nullopt), 0U);
+  EXPECT_EQ(bandwidth_buffer(100'000 * mib, 63 * mib), 0U);
+  EXPECT_EQ(bandwidth_buffer(100'000 * mib, 0), 0U);
+}
+
+TEST(Machine, NothingIsMeasuredWithLessThanAThread) {
+  const auto code = [](const auto& measure) {
+    try {
+      static_cast<void>(measure());
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::internal;
+  };
+  for (const int threads : {-1, 0, 1025}) {
+    EXPECT_EQ(code([&] { return measure_read_bandwidth(threads); }), ErrorCode::invalid_argument);
+    EXPECT_EQ(code([&] { return measure_peak_flops(KernelSet::baseline, threads); }), ErrorCode::invalid_argument);
   }
 }
 

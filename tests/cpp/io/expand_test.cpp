@@ -35,7 +35,7 @@ double half_value(std::uint16_t bits) {
 TEST(Expand, EveryHalf) {
   for (int bits = 0; bits < 0x10000; ++bits) {
     const double expected = half_value(static_cast<std::uint16_t>(bits));
-    const float found = io::f32_from_f16(static_cast<std::uint16_t>(bits));
+    const float found = f32_from_f16(static_cast<std::uint16_t>(bits));
     ASSERT_TRUE(std::isnan(expected) ? std::isnan(found) : found == expected) << bits;
     ASSERT_EQ(std::signbit(found), bits >= 0x8000) << bits;
   }
@@ -46,11 +46,11 @@ TEST(Expand, EveryF8) {
     const double sign = bits >= 128 ? -1 : 1;
     const int exponent = bits >> 3 & 15, mantissa = bits & 7;
     const double expected = sign * (exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10));
-    const float found = io::f32_from_f8_e4m3(static_cast<std::uint8_t>(bits));
+    const float found = f32_from_f8_e4m3(static_cast<std::uint8_t>(bits));
     ASSERT_TRUE((bits & 127) == 127 ? std::isnan(found) : found == expected) << bits;
 
     const double wide = half_value(static_cast<std::uint16_t>(bits << 8));
-    const float e5m2 = io::f32_from_f8_e5m2(static_cast<std::uint8_t>(bits));
+    const float e5m2 = f32_from_f8_e5m2(static_cast<std::uint8_t>(bits));
     ASSERT_TRUE(std::isnan(wide) ? std::isnan(e5m2) : e5m2 == wide) << bits;
   }
 }
@@ -113,6 +113,129 @@ TEST(Expand, Q4_KScalesOfBothHalves) {
   EXPECT_EQ(values[127], 2.0f);
   EXPECT_EQ(values[128], 38.0f);
   EXPECT_EQ(values[255], 38.0f);
+}
+
+// The types with codebooks. An entry is known without the codebook at its ends: the first vector has the least
+// components everywhere, IQ1's last one the greatest. A value of "d = 1, scale code 0" is 1/8 (IQ2), 1/4 (IQ3_XXS) or 1
+// times the component.
+
+TEST(Expand, IQ1_SOffsetsAndScales) {
+  // Vectors 0 and 2047, all -1 and all 1. Group 0: scale 2 * 3 + 1 = 7 and offset 1/8; group 1: scale 1, offset -1/8.
+  const std::string low = std::string(1, '\0') + std::string(31, '\xff');
+  const std::string words =
+      raw<std::uint16_t>(0x3000 | 07770) + raw<std::uint16_t>(0x8000 | 07777) + std::string(12, '\0');
+  const auto values = expand(StorageType::iq1_s, raw(half_one) + low + words);
+  EXPECT_EQ(values[0], 7 * (-1 + 0.125f));
+  EXPECT_EQ(values[7], 7 * (-1 + 0.125f));
+  EXPECT_EQ(values[8], 7 * (1 + 0.125f));
+  EXPECT_EQ(values[31], 7 * (1 + 0.125f));
+  EXPECT_EQ(values[32], 1 - 0.125f);
+  EXPECT_EQ(values[63], 1 - 0.125f);
+}
+
+TEST(Expand, IQ1_MGathersItsScale) {
+  // d = 2 = 0x4000: nibbles 0, 0, 0 and 4 atop four words, of which the second also holds scales 1, 0, 0, 0. All vectors
+  // are the last one, the odd eights with a negative offset.
+  const std::string words =
+      raw<std::uint16_t>(0) + raw<std::uint16_t>(1) + raw<std::uint16_t>(0) + raw<std::uint16_t>(0x4000);
+  const auto values = expand(StorageType::iq1_m, std::string(32, '\xff') + std::string(16, '\xf7') + words);
+  EXPECT_EQ(values[0], 2 * (1 + 0.125f));
+  EXPECT_EQ(values[8], 2 * (1 - 0.125f));
+  EXPECT_EQ(values[63], 2 * (1 - 0.125f));
+  EXPECT_EQ(values[64], 2 * 3 * (1 + 0.125f));
+  EXPECT_EQ(values[79], 2 * 3 * (1 - 0.125f));
+  EXPECT_EQ(values[80], 2 * (1 + 0.125f));
+}
+
+TEST(Expand, IQ2AndIQ3Signs) {
+  // Vectors 0. The second of seven signs alone makes the eighth negative as well; scale code 15 is 15.5.
+  const std::string packed = raw<std::uint32_t>(0) + raw<std::uint32_t>(0xf0000000u | 2u << 7);
+  const auto xxs = expand(StorageType::iq2_xxs, raw(half_one) + packed + std::string(56, '\0'));
+  EXPECT_EQ(xxs[0], 15.5f * 0.25f * 8);
+  EXPECT_EQ(std::vector<float>(xxs.begin() + 8, xxs.begin() + 16),
+            (std::vector<float>{31, -31, 31, 31, 31, 31, 31, -31}));
+  EXPECT_EQ(xxs[32], 1.0f);
+
+  const auto xs = expand(StorageType::iq2_xs, raw(half_one) + raw<std::uint16_t>(2 << 9) + std::string(62, '\0') +
+                                                  std::string(1, '\x01') + std::string(7, '\0'));
+  EXPECT_EQ(xs[0], 3.0f);
+  EXPECT_EQ(xs[1], -3.0f);
+  EXPECT_EQ(xs[7], -3.0f);
+  EXPECT_EQ(xs[16], 1.0f);
+
+  const auto iq3 =
+      expand(StorageType::iq3_xxs, raw(half_two) + std::string(64, '\0') + raw(2u) + std::string(28, '\0'));
+  EXPECT_EQ(std::vector<float>(iq3.begin(), iq3.begin() + 9), (std::vector<float>{2, -2, 2, 2, 2, 2, 2, -2, 2}));
+
+  // All eight signs are stored. Scale code 2 is 5.
+  const std::string signs = std::string(1, '\x02') + std::string(31, '\0');
+  const auto s = expand(StorageType::iq3_s,
+                        raw(half_one) + std::string(64, '\0') + std::string(8, '\0') + signs + std::string(4, '\x20'));
+  EXPECT_EQ(std::vector<float>(s.begin(), s.begin() + 4), (std::vector<float>{1, -1, 1, 1}));
+  EXPECT_EQ(s[32], 5.0f);
+}
+
+TEST(Expand, IQ4) {
+  const auto nl = expand(StorageType::iq4_nl, raw(half_two) + std::string(16, '\xf0'));
+  EXPECT_EQ(nl[0], -254.0f);
+  EXPECT_EQ(nl[31], 226.0f);
+  // Group 0: scale 0 - 32. Group 1: 3 in its nibble and 2 above make 35.
+  const auto xs = expand(StorageType::iq4_xs, raw(half_one) + raw<std::uint16_t>(2 << 2) + std::string(1, '\x30') +
+                                                  std::string(3, '\0') + std::string(128, '\x8f'));
+  EXPECT_EQ(xs[0], -32.0f * 113);
+  EXPECT_EQ(xs[32], 3.0f * 113);
+  EXPECT_EQ(xs[48], 3.0f);
+}
+
+TEST(Expand, Ternary) {
+  // The digits 2, 1, 0, 0, 0 make 189 of 243: ceil(189 * 256 / 243) = 200.
+  const auto tq1 = expand(StorageType::tq1_0, std::string(52, '\xc8') + raw(half_two));
+  EXPECT_EQ(tq1[0], 2.0f);
+  EXPECT_EQ(tq1[32], 0.0f);
+  EXPECT_EQ(tq1[64], -2.0f);
+  EXPECT_EQ(tq1[160], 2.0f);
+  EXPECT_EQ(tq1[240], 2.0f);
+  EXPECT_EQ(tq1[244], 0.0f);
+  EXPECT_EQ(tq1[255], -2.0f);
+  const auto tq2 = expand(StorageType::tq2_0, std::string(64, '\xe4') + raw(half_one));  // codes 0, 1, 2, 3
+  for (std::size_t group = 0; group < 8; ++group) EXPECT_EQ(tq2[group * 32], static_cast<float>(group % 4) - 1);
+}
+
+TEST(Expand, EveryMxfp4Scale) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const auto values = expand(StorageType::mxfp4, std::string(1, static_cast<char>(bits)) + std::string(16, '\x97'));
+    EXPECT_EQ(values[0], static_cast<float>(std::ldexp(6.0, bits - 127))) << bits;
+    EXPECT_EQ(values[16], static_cast<float>(std::ldexp(-0.5, bits - 127))) << bits;
+  }
+}
+
+TEST(Expand, EveryNvfp4Scale) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const float scale = bits == 0x7f   ? 0
+                        : bits == 0xff ? 480
+                                       : f32_from_f8_e4m3(static_cast<std::uint8_t>(bits & 127));
+    const auto values = expand(
+        StorageType::nvfp4, std::string(3, '\0') + std::string(1, static_cast<char>(bits)) + std::string(32, '\xb2'));
+    EXPECT_EQ(values[48], scale) << bits;
+    EXPECT_EQ(values[56], -1.5f * scale) << bits;
+    EXPECT_EQ(values[47], 0.0f);
+  }
+}
+
+// Exact allocations: what reads or writes beyond them, or beyond a codebook, is a find for the sanitizers.
+TEST(Expand, AnyBytes) {
+  std::uint32_t state = 20261121;
+  for (auto type = StorageType::f64; type <= StorageType::nvfp4;
+       type = static_cast<StorageType>(static_cast<int>(type) + 1)) {
+    if (!io::expands_to_f32(type)) continue;
+    for (int block = 0; block < 300; ++block) {
+      std::vector<std::byte> bytes(io::traits(type).bytes);
+      for (std::byte& byte : bytes)
+        byte = block == 0 ? std::byte{0xff} : static_cast<std::byte>((state = state * 1664525 + 1013904223) >> 24);
+      std::vector<float> values(io::traits(type).elements);
+      io::expand_row_range_to_f32(type, bytes, values);
+    }
+  }
 }
 
 TEST(Expand, A5_IntegersAreRefused) {

@@ -165,9 +165,9 @@ TEST(Gguf, A5_UnsupportedTypes) {
   const auto with = [](std::uint32_t type) {
     return gguf({}, {gguf_tensor("blk.0.w", {256}, type, 0)}) + std::string(2048, 'd');
   };
-  expect_bad(with(16), {"\"blk.0.w\"", "IQ2_XXS", "supported are"}, ErrorCode::unsupported_model);
-  expect_bad(with(34), {"TQ1_0"}, ErrorCode::unsupported_model);
-  expect_bad(with(39), {"MXFP4"}, ErrorCode::unsupported_model);
+  expect_bad(with(15), {"\"blk.0.w\"", "Q8_K", "supported are F32, F16, ", "IQ2_XXS"}, ErrorCode::unsupported_model);
+  expect_bad(with(9), {"Q8_1"}, ErrorCode::unsupported_model);
+  expect_bad(with(41), {"Q1_0"}, ErrorCode::unsupported_model);
   expect_bad(with(4), {"4 (unknown)"}, ErrorCode::unsupported_model);
   expect_bad(with(1000), {"1000 (unknown)"}, ErrorCode::unsupported_model);
 }

@@ -36,6 +36,14 @@ TEST(BufferPlan, DepthCostsNoActivationMemory) {
             plan_buffers(plan_of(llama_like(30))).bytes_without_reuse);
 }
 
+TEST(BufferPlan, B1_TheDeepestModelIsPlannedInTimeLinearInItsLayers) {
+  // 4096 layers, 90 thousand buffers: what looks through all of them for each takes minutes here.
+  const Plan plan = plan_of(llama_like(4096));
+  const BufferPlan buffers = plan_buffers(plan);
+  EXPECT_EQ(buffers.bytes, plan_buffers(plan_of(llama_like(2))).bytes);
+  for (const Placement& placed : buffers.placements) EXPECT_EQ(buffers.find(placed.buffer), &placed);
+}
+
 TEST(BufferPlan, HasEveryBufferButStates) {
   const Plan plan = plan_of(gpt2_like());
   const BufferPlan buffers = plan_buffers(plan);

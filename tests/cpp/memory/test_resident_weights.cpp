@@ -25,7 +25,7 @@ TEST(ResidentWeights, KeepsVectorsInFp32AndMatricesInPanelsAndEverythingAligned)
       if (is_vector(weight.id.slot)) {
         EXPECT_EQ(bytes.size(), static_cast<std::size_t>(weight.columns) * sizeof(float));
         EXPECT_EQ(static_cast<const void*>(weights.vector(weight.id)), bytes.data());
-        EXPECT_THROW(weights.matrix(weight.id), Error);
+        EXPECT_THROW(static_cast<void>(weights.matrix(weight.id)), Error);
       } else {
         const PackedMatrix matrix = weights.matrix(weight.id);
         EXPECT_EQ(bytes.size(), static_cast<std::size_t>(matrix.layout().total_bytes())) << to_string(weight.id);

@@ -49,7 +49,7 @@ TEST(Validate, RefusesContradictions) {
       {"hidden", [](ModelSpec& s) { s.hidden = -36; }},
       {"max_positions", [](ModelSpec& s) { s.max_positions = 0; }},
       {"layers", [](ModelSpec& s) { s.layers.clear(); }},
-      {"layers", [](ModelSpec& s) { s.layers.resize(65537, s.layers.front()); }},
+      {"layers", [](ModelSpec& s) { s.layers.resize(4097, s.layers.front()); }},
       {"layers.1.attention.heads", [](ModelSpec& s) { s.layers[1].attention.heads = 0; }},
       {"layers.0.attention.kv_heads", [](ModelSpec& s) { s.layers[0].attention.kv_heads = 4; }},
       {"layers.0.attention.kv_heads", [](ModelSpec& s) { s.layers[0].attention.kv_heads = 12; }},

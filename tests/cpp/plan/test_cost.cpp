@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 
+#include "lamella/error.h"
 #include "plan/cost.h"
 #include "plan/passes/deep_fusion.h"
 #include "plans.h"
@@ -21,6 +23,35 @@ TEST(Cost, UniformStepCountsAttendedPositions) {
   EXPECT_EQ(shape.attended, 2 * (8 + 9 + 10));
   EXPECT_EQ(shape.kv_tokens, 20);
   EXPECT_EQ(shape.kv_blocks, 1);
+}
+
+TEST(Cost, AStepBeyondTheRangeOfTheTablesIsRefused) {
+  const auto code = [](const auto& call) {
+    try {
+      static_cast<void>(call());
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::internal;
+  };
+  constexpr std::int64_t large = (std::int64_t{1} << 31) - 1, huge = std::int64_t{1} << 62;
+  for (const auto& [sequences, tokens, context] :
+       {std::array{large, large, large},
+        {std::int64_t{1} << 20, std::int64_t{1} << 22, std::int64_t{1} << 22},
+        {huge, huge, huge},
+        {0, 1, 1},
+        {1, 0, 1},
+        {1, 2, 1},
+        {-1, -1, -1},
+        {2, 1, std::int64_t{1} << 30}})
+    EXPECT_EQ(code([&] { return StepShape::uniform(sequences, tokens, context); }), ErrorCode::invalid_argument)
+        << sequences << " x " << tokens << " at " << context;
+
+  const StepShape largest = StepShape::uniform(1, large, large);
+  EXPECT_EQ(largest.attended, large * (large + 1) / 2);
+  const Plan plan = deep_fusion(plan_of(llama_like()));
+  EXPECT_EQ(cost_of(plan, OpKind::norm_mlp_up, largest).flops, 2 * 2 * large * 36 * 50);
+  EXPECT_EQ(code([&] { return cost_of(plan, OpKind::layout_attention, largest); }), ErrorCode::invalid_argument);
 }
 
 TEST(Cost, LinearReadsWeightAndInputOnce) {

@@ -45,6 +45,7 @@ TEST_P(VerifyRefuses, Plan) {
   EXPECT_NE(refusal(plan).find(GetParam().message), std::string::npos) << refusal(plan);
 }
 
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test program that cannot start has failed
 const Breakage breakages[] = {
     {"UseBeforeDefinition", [](Plan& p) { std::swap(p.ops[2], p.ops[3]); }, "before it is defined"},
     {"SecondDefinition", [](Plan& p) { p.ops.insert(p.ops.begin() + 3, p.ops[2]); }, "a second time"},
@@ -81,6 +82,54 @@ const Breakage breakages[] = {
 
 INSTANTIATE_TEST_SUITE_P(, VerifyRefuses, ::testing::ValuesIn(breakages),
                          [](const auto& breakage) { return breakage.param.name; });
+
+/// Plans of every family, output and element type, as built and fused.
+std::vector<Plan> all_plans() {
+  std::vector<Plan> plans;
+  for (const DataType dtype : {DataType::f32, DataType::bf16})
+    for (const auto& [spec, output] :
+         {std::pair{llama_like(), PlanOutput::logits}, std::pair{gpt2_like(), PlanOutput::logits},
+          std::pair{neox_like(), PlanOutput::logits}, std::pair{bert_like(), PlanOutput::hidden},
+          std::pair{bert_like(), PlanOutput::mean}, std::pair{bert_like(), PlanOutput::pooler}}) {
+      PlanOptions options = plan_options(output);
+      options.dtype = dtype;
+      plans.push_back(build_plan(spec, options));
+      plans.push_back(deep_fusion(plans.back()));
+    }
+  return plans;
+}
+
+constexpr DataType all_types[] = {DataType::f32, DataType::bf16, DataType::i32};
+
+TEST(Verify, RefusesAnotherTypeOfAnyOneBuffer) {
+  for (const Plan& plan : all_plans())
+    for (std::size_t i = 0; i < plan.buffers.size(); ++i)
+      for (const DataType type : all_types) {
+        Plan changed = plan;
+        changed.buffers[i].type = type;
+        EXPECT_EQ(refusal(changed) == "", type == plan.buffers[i].type)
+            << plan.buffers[i].name << " as " << to_string(type) << " in\n"
+            << to_table(plan);
+      }
+}
+
+TEST(Verify, RefusesAnOpAllOfAnotherType) {
+  for (const Plan& plan : all_plans())
+    for (const Op& op : plan.ops)
+      for (const DataType type : all_types) {
+        Plan changed = plan;
+        bool differs = false;
+        for (const std::vector<BufferId>& operands : {op.inputs, op.outputs})
+          for (const BufferId id : operands) {
+            Buffer& buffer = changed.buffers[static_cast<std::size_t>(id)];
+            if (buffer.kind == BufferKind::input) continue;
+            differs = differs || buffer.type != type;
+            buffer.type = type;
+          }
+        EXPECT_EQ(refusal(changed) == "", !differs) << to_string(op.kind) << " as " << to_string(type) << " in\n"
+                                                    << to_table(plan);
+      }
+}
 
 TEST(Verify, RefusesAFusedOpWithoutItsWeight) {
   Plan plan = deep_fusion(plan_of(llama_like()));

@@ -1,6 +1,8 @@
 // Small models with random weights, ready to run.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -56,6 +58,22 @@ inline std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineCh
       spec, choice.config,
       std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = choice.threads, .kernels = choice.kernels}),
       [&](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, choice.seed); });
+}
+
+/// Steps until the request is over; its generated tokens.
+inline std::vector<std::int32_t> finish(Engine& engine, RequestId id) {
+  std::vector<std::int32_t> tokens;
+  for (;;) {
+    engine.step();
+    const Progress progress = engine.poll(id);
+    tokens.insert(tokens.end(), progress.new_tokens.begin(), progress.new_tokens.end());
+    if (progress.reason != FinishReason::running) return tokens;
+  }
+}
+
+inline void expect_balanced(const Engine& engine) {
+  const EngineStats stats = engine.stats();
+  EXPECT_EQ(stats.received, stats.running + stats.finished + stats.cancelled + stats.rejected + stats.failed);
 }
 
 inline std::vector<std::int32_t> random_tokens(std::mt19937& random, std::int64_t vocabulary, std::size_t count) {

@@ -44,7 +44,8 @@ TEST(MemoryBudget, D1_RefusesBeforeLoadingWithTheTableAndWhatWouldFit) {
     EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
     const std::string text = error.what();
     for (const char* part : {"weights 100.00 MiB", "KV cache 10.00 MiB", "activations 10.00 MiB", "budget 115.00 MiB",
-                             "max_model_len=80", "memory_budget of 120.00 MiB"})
+                             "free on this machine 1000.00 MiB", "max_model_len=80",
+                             "memory_budget (--memory-budget) of at least 120.00 MiB"})
       EXPECT_NE(text.find(part), std::string::npos) << text;
   }
 }
@@ -58,6 +59,32 @@ TEST(MemoryBudget, D1_SaysWhenTheWeightsAloneAreTooLarge) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("the weights and activations alone exceed it"), std::string::npos)
         << error.what();
+  }
+}
+
+TEST(MemoryBudget, D1_ABudgetIsNoMoreThanWhatTheMachineHasFree) {
+  BudgetRequest request = decoder();
+  request.budget = std::uint64_t{1} << 50;
+  request.max_num_seqs = 1000;
+  MemorySplit split = split_memory(request);
+  EXPECT_EQ(split.kv_blocks, (1000 - 110) / 2);
+  EXPECT_LE(split.total(), request.available);
+
+  request.available = 115 * mib;  // less than one sequence needs
+  for (const std::uint64_t weights : {100 * mib, 200 * mib}) {
+    request.weights = weights;
+    try {
+      static_cast<void>(split_memory(request));
+      FAIL() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
+      const std::string text = error.what();
+      EXPECT_NE(text.find("budget 1.00 PiB, free on this machine 115.00 MiB"), std::string::npos) << text;
+      EXPECT_NE(text.find(weights == 100 * mib ? "max_model_len=80" : "exceed what is free"), std::string::npos)
+          << text;
+      EXPECT_NE(text.find(" of free memory"), std::string::npos) << text;
+      EXPECT_EQ(text.find("--memory-budget"), std::string::npos) << "a larger budget would not help: " << text;
+    }
   }
 }
 

@@ -46,6 +46,14 @@ TEST(Scheduler, AdmitsInOrderOfArrivalWhileBlocksLast) {
   EXPECT_EQ(scheduler.waiting(), 2);
 }
 
+TEST(Scheduler, ASequenceWithoutATokenToComputeIsABrokenInvariant) {
+  KvBlockPool pool(3);
+  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 100, .max_model_len = 100}, pool);
+  scheduler.add(request(10, 6), 0);
+  scheduler.next().front().sequence->cached = 10;  // and no token came of it
+  EXPECT_THROW(static_cast<void>(scheduler.next()), Error);
+}
+
 TEST(Scheduler, StepInputPlacesEveryToken) {
   KvBlockPool pool(10);
   Scheduler scheduler({.max_num_seqs = 2, .max_num_batched_tokens = 40, .max_model_len = 100}, pool);

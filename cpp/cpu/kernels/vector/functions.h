@@ -1,4 +1,4 @@
-// Exponential, tanh and error function of vectors, within 2 ulp of fp32 (measured: functions_test). Coefficients are
+// Exponential, tanh and error function of vectors, within 2 ulp of fp32 (measured: test_activation). Coefficients are
 // Chebyshev fits computed with mpmath on the intervals named beside them, rounded to fp32; approximation errors lie
 // below 2e-8.
 #pragma once
