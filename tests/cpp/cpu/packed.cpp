@@ -120,7 +120,7 @@ float CodedMatrix::value(std::int64_t output, std::int64_t input) const {
   }
   const std::int64_t group = input / group_inputs();
   const float scaled = scale(output, group) * static_cast<float>(number(output, input));
-  return scaled + minimum(output, group);
+  return format.offset == Offset::minimum ? scaled + minimum(output, group) : scaled;  // -0 stays -0
 }
 
 Values CodedMatrix::values() const {
