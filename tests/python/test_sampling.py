@@ -75,16 +75,21 @@ def sampled(logits: np.ndarray, parameters: Parameters, seed: int, count: int) -
 
 
 def p_value(tokens: np.ndarray, probabilities: np.ndarray) -> float:
-    """Chi-square of the tokens' counts; rare tokens share one bin, so that every bin expects at least five."""
+    """Chi-square of the tokens' counts, the rarest tokens in one bin that expects at least five, as every bin must."""
     observed, expected = np.bincount(tokens, minlength=len(probabilities)), probabilities * len(tokens)
     assert observed[expected == 0].sum() == 0, "a token without any probability was drawn"
-    rare = expected < 5
-    observed = np.append(observed[~rare], observed[rare].sum())
-    expected = np.append(expected[~rare], expected[rare].sum())
-    used = expected > 0
-    if used.sum() < 2:
+    order = np.argsort(expected)
+    rare = int((expected < 5).sum())
+    while rare < len(order) and expected[order[:rare]].sum() < 5:
+        rare += 1
+    bins = [order[:rare], *order[rare:, None]] if rare else order[:, None]
+    if len(bins) < 2:
         return 1.0
-    return float(stats.chisquare(observed[used], expected[used], sum_check=False).pvalue)
+    return float(
+        stats.chisquare(
+            [observed[each].sum() for each in bins], [expected[each].sum() for each in bins], sum_check=False
+        ).pvalue
+    )
 
 
 def random_logits(seed: int, vocab: int = 40) -> np.ndarray:
