@@ -29,7 +29,7 @@ std::vector<WeightFormat> formats_in_turn(const ModelSpec& spec, const std::vect
 
 std::string store_file(const ModelSpec& spec, const std::vector<WeightFormat>& matrices, std::uint64_t seed) {
   io::StoreHeader header =
-      io::plan_store(spec, {{"packed from", "a \"test\"\n\xc3\xa9"}}, formats_in_turn(spec, matrices));
+      io::plan_store(spec, DataType::bf16, {{"packed from", "a \"test\"\n\xc3\xa9"}}, formats_in_turn(spec, matrices));
   std::string file(header.file_bytes, '\0');
   std::uint64_t state = seed;
   for (const io::StoreWeight& weight : header.weights)
