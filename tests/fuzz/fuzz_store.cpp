@@ -4,7 +4,6 @@
 
 #include <cstring>
 #include <string>
-#include <vector>
 
 #include "base/checksum.h"
 #include "io/containers/store.h"
@@ -54,11 +53,8 @@ void parse_as_file(std::string head, std::uint64_t data_bytes) {
   }
 
   // What was accepted can be written, and reads as the same model; what we write comes back as the same bytes.
-  std::vector<WeightFormat> formats(header.weights.size());
-  const std::vector<io::PlacedWeight> placed = io::in_store_order(header.model);
-  for (std::size_t i = 0; i < placed.size(); ++i) formats.at(placed[i].index) = header.weights[i].format;
   try {
-    io::StoreHeader again = io::plan_store(header.model, header.dtype, header.source, formats);
+    io::StoreHeader again = io::plan_store(header.model, header.dtype, header.source, io::declared_formats(header));
     fuzz::require(again.segments.size() == header.segments.size(), "the same segments");
     for (std::size_t i = 0; i < again.segments.size(); ++i) again.segments[i].xxh64 = header.segments[i].xxh64;
     const std::string written = io::encode_store_header(again);
