@@ -19,4 +19,8 @@ struct PackedStore {
 /// of it (io/path_rules.h); whatever read_store_header() throws.
 [[nodiscard]] PackedStore open_store(const std::filesystem::path& path);
 
+/// Whether open_store() is what opens the path: a folder with model.lamella, a file that begins as stores do, or one whose
+/// name ends in .lamella. False for what cannot be opened.
+[[nodiscard]] bool is_store(const std::filesystem::path& path);
+
 }  // namespace lamella

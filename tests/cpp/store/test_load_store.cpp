@@ -107,6 +107,19 @@ TEST(LoadStore, OpensAFileOrTheFolderThatHoldsIt) {
   EXPECT_THROW(static_cast<void>(open_store(elsewhere.path())), Error);  // A10: a link out of the folder
 }
 
+TEST(LoadStore, StoresAreKnownByTheirFirstBytesOrTheirName) {
+  const TemporaryFolder folder;
+  const std::string file = store_file(test::tiny_spec(), {formats::int8});
+  EXPECT_TRUE(is_store(folder.write("store/model.lamella", file)));
+  EXPECT_TRUE(is_store(folder.path() / "store"));
+  EXPECT_TRUE(is_store(folder.write("blob", file)));
+  EXPECT_TRUE(is_store(folder.write("empty.lamella", "")));
+  EXPECT_FALSE(is_store(folder.write("other", "GGUF and more")));
+  EXPECT_FALSE(is_store(folder.write("short", "LAMELLA")));
+  EXPECT_FALSE(is_store(folder.path()));
+  EXPECT_FALSE(is_store(folder.path() / "absent"));
+}
+
 TEST(LoadStore, EveryWrongBitOfASegmentIsFound) {
   std::string bytes = store_file(test::tiny_spec(), {formats::f16, formats::int8_weight_only, formats::q4_0});
   const TemporaryFolder folder;
@@ -198,6 +211,7 @@ class LoadStoreFaults : public ::testing::Test {
   std::string failure(int at, int threads, ErrorCode code, const std::function<void()>& fault) {
     const PackedStore store = open_store(folder_.write("model.lamella", whole_));
     ResidentWeights weights = room_for(store.header);
+    test::wait_for_file_times();
     std::atomic<int> reads{0};
     Watched reader([&](std::uint64_t) {
       if (reads++ == at) fault();
