@@ -677,7 +677,7 @@ class WeightFormat:
 
     def __str__(self) -> str: ...
 
-    def __eq__(self, other: object, /) -> bool: ...
+    def __eq__(self, arg: WeightFormat, /) -> bool: ...
 
     def __hash__(self) -> int: ...
 
@@ -713,6 +713,58 @@ def choose_formats_for_shape(spec: ModelSpec, quantization: str, dtype: DataType
 
 def resident_bytes(spec: ModelSpec, weight_formats: Sequence[WeightFormat]) -> int:
     """Bytes that the weights take in memory."""
+
+class PackedStore:
+    """An open packed store: its header, and the file with the weights."""
+
+    @property
+    def path(self) -> pathlib.Path: ...
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def dtype(self) -> DataType:
+        """What "auto" stood for when the model was packed."""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """What the store was packed from, in words."""
+
+    @property
+    def digest(self) -> str:
+        """
+        "sha256:..." over model, formats and checksums: equal for equal models.
+        """
+
+    @property
+    def layout(self) -> str: ...
+
+    @property
+    def file_bytes(self) -> int: ...
+
+    def formats(self) -> list[FormatChoice]:
+        """One choice a declared weight, in their order; all of them are kept."""
+
+    def segments(self) -> list[tuple[str, int, int, str]]:
+        """
+        (name, offset in the file, bytes, XXH64) of each segment, in the file's order.
+        """
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """
+        Reads every byte, on all cores, and checks it; CheckpointError names the first damaged segment. `progress` is called with (bytes read, bytes in all).
+        """
+
+def open_store(path: str | os.PathLike[str]) -> PackedStore:
+    """
+    Opens a packed store, or the one that a folder holds; reads its header only.
+    """
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """
+    Whether `open_store` is what opens the path. False for what cannot be opened.
+    """
 
 class DataType(enum.Enum):
     float32 = 0
@@ -988,6 +1040,11 @@ class Engine:
 
 def open_engine(spec: ModelSpec, recipe: Sequence[WeightSource], tensors: TensorTable, config: EngineConfig, threads: int = 0, kernels: str | None = None, progress: Callable[[int, int], None] | None = None) -> Engine:
     """An engine with a checkpoint's weights."""
+
+def open_store_engine(store: PackedStore, config: EngineConfig, threads: int = 0, kernels: str | None = None, progress: Callable[[int, int], None] | None = None) -> Engine:
+    """
+    An engine with a packed store's weights; `config` has the store's formats.
+    """
 
 def random_engine(spec: ModelSpec, seed: int, config: EngineConfig, threads: int = 0, kernels: str | None = None) -> Engine:
     """An engine with random weights: for shapes without a checkpoint."""

@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "base/checksum.h"
+#include "io/containers/spec_json.h"
 #include "io/containers/store_layout.h"
 #include "io/containers/store_metadata.h"
 #include "io/containers/store_prologue.h"
 #include "io/refuse.h"
-#include "store/spec_json.h"
 
 namespace lamella::io {
 namespace {
@@ -17,11 +17,13 @@ constexpr std::string_view digest_prefix = "sha256:";
 
 }  // namespace
 
-StoreHeader plan_store(ModelSpec model, std::map<std::string, std::string> source,
+StoreHeader plan_store(ModelSpec model, DataType dtype, std::map<std::string, std::string> source,
                        std::span<const WeightFormat> formats) {
   validate(model);
+  check(dtype == DataType::f32 || dtype == DataType::f16 || dtype == DataType::bf16, "a store for activations of ",
+        to_string(dtype));
   for (const WeightFormat& format : formats) validate(format);
-  StoreHeader header{.model = std::move(model), .source = std::move(source)};
+  StoreHeader header{.model = std::move(model), .dtype = dtype, .source = std::move(source)};
   const std::vector<PlacedWeight> declared = in_store_order(header.model);
   check(formats.size() == declared.size(), "a store of ", declared.size(), " weights with ", formats.size(),
         " formats");
@@ -49,6 +51,7 @@ std::string store_digest(const StoreHeader& header) {
   hash.update("model ");
   write_json(header.model, [&](std::string_view piece) { hash.update(piece); });
   line();
+  line("dtype ", to_string(header.dtype));
   for (const StoreSegment& segment : header.segments)
     line("segment ", segment_name(segment.layer, segment.segment), ' ', segment.bytes, ' ', hex(segment.xxh64));
   for (const StoreWeight& weight : header.weights)

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "io/file.h"
+#include "lamella/types.h"
 #include "lamella/weight_format.h"
 #include "model/model_spec.h"
 #include "model/weights.h"
@@ -50,9 +51,11 @@ struct StoreWeight {
 struct StoreHeader {
   std::string layout{store_layout};
   ModelSpec model;
+  /// What "auto" stood for when the model was packed: f32, f16 or bf16. An engine of another dtype may read the store too.
+  DataType dtype = DataType::f32;
   /// What the store was packed from, in words: at most 64 texts, names of 1 to 256 bytes, values of at most 4,096, UTF-8.
   std::map<std::string, std::string> source;
-  /// "sha256:" and 64 hexadecimal digits over layout, model, and every segment's and weight's place, checksum and format:
+  /// "sha256:" and 64 hexadecimal digits over layout, model, dtype, and every segment's and weight's place, checksum and format:
   /// equal for equal models, wherever they were packed from.
   std::string digest;
   std::vector<StoreSegment> segments;  // in the order of the file
@@ -61,11 +64,11 @@ struct StoreHeader {
   std::uint64_t file_bytes = 0;
 };
 
-/// The header of a store of `model`, all places filled in, checksums still 0. `formats` are in the order of
-/// declare_weights(model). The places depend on the length of the texts in `source`, so these are final. Errors:
-/// whatever validate() throws for the model or a format; invalid_argument for `source`; invalid_checkpoint where sizes
-/// overflow.
-[[nodiscard]] StoreHeader plan_store(ModelSpec model, std::map<std::string, std::string> source,
+/// The header of a store of `model`, all places filled in, checksums still 0. `dtype` is the resolved one of the engine
+/// that it is packed for; `formats` are in the order of declare_weights(model). The places depend on the length of the
+/// texts in `source`, so these are final. Errors: whatever validate() throws for the model or a format;
+/// invalid_argument for `source`; invalid_checkpoint where sizes overflow.
+[[nodiscard]] StoreHeader plan_store(ModelSpec model, DataType dtype, std::map<std::string, std::string> source,
                                      std::span<const WeightFormat> formats);
 
 /// The first header.header_bytes bytes of the file, the same for the same header everywhere; the digest is computed,

@@ -9,9 +9,9 @@
 #include "base/checksum.h"
 #include "io/containers/json.h"
 #include "io/containers/limits.h"
+#include "io/containers/spec_json.h"
 #include "io/containers/utf8.h"
 #include "io/refuse.h"
-#include "store/spec_json.h"
 
 namespace lamella::io {
 namespace {
@@ -19,6 +19,8 @@ namespace {
 // One table of names for both directions, each in the order of its enum.
 template <typename Enum>
 constexpr std::array<std::string_view, 0> names_of{};
+template <>
+constexpr std::array<std::string_view, 3> names_of<DataType>{"f32", "f16", "bf16"};  // of activations: not int32
 template <>
 constexpr std::array<std::string_view, 5> names_of<Element>{"f32", "f16", "bf16", "i8", "i4"};
 template <>
@@ -106,9 +108,17 @@ class MetadataReader {
  public:
   explicit MetadataReader(std::string_view file) : file_(file) {}
 
+  json::Document parse(std::string_view text, std::size_t offset) const {
+    try {
+      return {text, file_, offset};
+    } catch (const Error& error) {  // whole by its checksum, so that a copy is no better
+      throw Error(error.code(), concat(error.what(), pack_again));
+    }
+  }
+
   StoreHeader read(json::Value root) const {
-    const auto [layout, model, source, digest, segments, weights] =
-        members<6>(root, {.list = "the metadata"}, {"layout", "model", "source", "digest", "segments", "weights"});
+    const auto [layout, model, dtype, source, digest, segments, weights] = members<7>(
+        root, {.list = "the metadata"}, {"layout", "model", "dtype", "source", "digest", "segments", "weights"});
     StoreHeader header;
     header.layout = text(layout, {.list = "layout"});
     if (header.layout != store_layout)
@@ -116,6 +126,7 @@ class MetadataReader {
                          "; this version of Lamella reads ", brief(store_layout),
                          ": pack the model again with this version");
     header.model = model_spec(model);
+    header.dtype = named<DataType>(dtype, {.list = "dtype"});
     read_source(source, header.source);
     header.digest = text(digest, {.list = "digest"});
     read_list(segments, "segments", header.segments, [&](auto value, auto place) { return segment(value, place); });
@@ -273,7 +284,7 @@ std::string to_json(const WeightFormat& format) {
 std::string store_metadata(const StoreHeader& header, std::string_view digest) {
   check_source(header.source);
   std::string out = concat(R"({"layout":")", escaped(header.layout), "\",\n\"model\":", lamella::to_json(header.model));
-  out += ",\n\"source\":{";
+  out += concat(",\n\"dtype\":\"", name(header.dtype), "\",\n\"source\":{");
   for (std::string_view comma; const auto& [key, value] : header.source) {
     out += concat(comma, '"', escaped(key), "\":\"", escaped(value), '"');
     comma = ",";
@@ -296,8 +307,9 @@ std::string store_metadata(const StoreHeader& header, std::string_view digest) {
 }
 
 StoreHeader parse_store_metadata(std::string_view text, std::string_view file, std::size_t offset) {
-  const json::Document document(text, file, offset);
-  return MetadataReader(file).read(document.root());
+  const MetadataReader reader(file);
+  const json::Document document = reader.parse(text, offset);
+  return reader.read(document.root());
 }
 
 }  // namespace lamella::io

@@ -1,8 +1,10 @@
 #include "checkpoint_files.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <stdexcept>
+#include <thread>
 
 namespace lamella::test {
 
@@ -23,6 +25,8 @@ std::filesystem::path TemporaryFolder::write(const std::filesystem::path& name, 
   std::ofstream(path, std::ios::binary) << content;
   return path;
 }
+
+void wait_for_file_times() { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }  // a tick has 1 to 10
 
 std::string safetensors(std::string_view header, std::string_view data) {
   return raw<std::uint64_t>(header.size()) + std::string(header) + std::string(data);

@@ -31,6 +31,10 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// Returns when the clock that files' times are taken from has moved on: a file written before and one written after then
+/// differ in time.
+void wait_for_file_times();
+
 /// Little-endian bytes of numbers, for building binary headers.
 template <typename T>
 std::string raw(T value) {

@@ -55,6 +55,9 @@ TEST(StoreRefusal, Whole) {
       {"\"cpu-panels-1\"", "1", {"layout at byte 74", "expected a text"}},
       {"cpu-panels-1", "cuda-rows-1", {"\"cuda-rows-1\"", "reads \"cpu-panels-1\""}, ErrorCode::unsupported_model},
       {"\"model\":{", "\"model\":7,\"more\":{", {"unknown key \"more\""}},
+      {"\"dtype\":\"bf16\"", "\"dtype\":\"i32\"", {"dtype at byte", "\"i32\" is unknown"}},
+      {"\"dtype\":\"bf16\",", "", {"no key \"dtype\""}},
+      {"\"dtype\":\"bf16\"", "\"dtype\":\"f16\"", {"the digest is"}},
       {"\"vocab\":19", "\"vocab\":\"19\"", {"vocab is not a whole number"}},
       {"\"kv_heads\":1", "\"kv_heads\":3", {"kv_heads"}},
       {"\"window\":0", "\"window\":4", {"sliding-window"}, ErrorCode::unsupported_model},
@@ -98,7 +101,7 @@ TEST(StoreRefusal, Segments) {
       {"\"layer\":0", "\"layer\":2147483648", {"segments[1].layer at byte", "0 to 2147483647"}},
       {"\"norms_qkv\"", "\"experts\"", {"segments[1].segment at byte", "\"experts\" is unknown to this version"}},
       {"\"norms_qkv\"", "\"mlp_up\"", {"segments[1] is layers.0.mlp_up, expected layers.0.norms_qkv"}},
-      {offset(0), "\"offset\":0", {"segments[0] has the offset 0, expected 4096 for embedding"}},
+      {offset(0), "\"offset\":0", {"segments[0] has the offset 0, expected 8192 for embedding"}},
       {offset(1), moved(1, 1), {"segments[1] has the offset", "expected"}},
       {offset(1), moved(1, 4096), {"segments[1] has the offset", "for layers.0.norms_qkv"}},
       {offset(1), moved(1, -4096), {"segments[1] has the offset", "for layers.0.norms_qkv"}},
@@ -255,21 +258,23 @@ TEST(StoreRefusal, WhatIsNoStore) {
   const auto expect_bad = [](const std::string& file, const std::vector<std::string>& parts) {
     expect_error(ErrorCode::invalid_checkpoint, parts, [&] { parse_store(file); });
   };
-  expect_bad("", {"only 0 bytes", "copy the file again"});
-  expect_bad("LAMELLA", {"only 7 bytes"});
+  expect_bad("", {"the file has only 0", "copy the file again"});
+  expect_bad("LAMELLA", {"the file has only 7"});
   expect_bad("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", {"git lfs pull"});
   expect_bad(safetensors("{" + std::string(80, ' ') + "}"), {"not a packed store", "lamella pack"});
   expect_bad(std::string(64, '\0'), {"not a packed store"});
 }
 
-/// A longer file, of a model with more in it: sizes that no file has, told before anything is allocated.
+/// A model beyond any file, told before anything is allocated.
 TEST(StoreRefusal, P4_SizesThatOverflow) {
   ModelSpec spec = testing::llama_like(1);
-  spec.vocab = 2147483647, spec.hidden = 131072, spec.layers[0].mlp.intermediate = 2147483647;
+  LayerSpec& layer = spec.layers[0];
+  spec.vocab = 2147483647, spec.hidden = 131072, layer.mlp.intermediate = 2147483647;
+  layer.attention.heads = layer.attention.kv_heads = 32767, layer.attention.head_dim = 65536;
+  spec.layers.assign(4096, spec.layers[0]);
   EXPECT_NO_THROW(validate(spec));
-  spec.layers.assign(65536, spec.layers[0]);
   expect_error(ErrorCode::invalid_checkpoint, {"a packed store's size", "overflows"},
-               [&] { (void)io::plan_store(spec, {}, formats_in_turn(spec, {formats::f32})); });
+               [&] { (void)io::plan_store(spec, DataType::f32, {}, formats_in_turn(spec, {formats::f32})); });
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ TEST(Store, ComesBackAsItWas) {
     const io::StoreHeader header = io::read_store_header(opened);
     EXPECT_EQ(io::encode_store_header(header), file.substr(0, header.header_bytes));
     EXPECT_EQ(header.source.at("packed from"), "a \"test\"\n\xc3\xa9");
+    EXPECT_EQ(header.dtype, DataType::bf16);
     EXPECT_EQ(header.file_bytes, file.size());
     EXPECT_EQ(header.digest, io::store_digest(header));
     io::PreadReader reader;
@@ -43,7 +44,7 @@ TEST(Store, ComesBackAsItWas) {
 TEST(Store, PlacesFollowTheDesign) {
   for (const ModelSpec& spec : every_spec()) {
     SCOPED_TRACE(spec.family);
-    const io::StoreHeader header = io::plan_store(spec, {}, formats_in_turn(spec, every_format));
+    const io::StoreHeader header = io::plan_store(spec, DataType::f32, {}, formats_in_turn(spec, every_format));
     std::uint64_t end = header.header_bytes;
     for (std::size_t i = 0; i < header.segments.size(); ++i) {
       const io::StoreSegment& segment = header.segments[i];
@@ -82,15 +83,15 @@ TEST(Store, PlacesFollowTheDesign) {
 TEST(Store, TheFormatStays) {
   const std::string file = store_file(tiny_spec(), every_format);
   EXPECT_EQ(file.substr(0, 16), std::string("LAMELLA\0\1\0\0\0\0\0\0\0", 16));
-  EXPECT_EQ(hex(xxh64(bytes_of(file))), "TODO");
-  EXPECT_EQ(parse_store(file).digest, "TODO");
+  EXPECT_EQ(hex(xxh64(bytes_of(file))), "f078d7126e62163f");
+  EXPECT_EQ(parse_store(file).digest, "sha256:bfbe6ce47ac69eecca69c9cf48c369d219501cb159b073b01d4ccbb2ba0c4d0b");
 }
 
 TEST(Store, DigestIsOfTheModelNotOfItsSource) {
   const ModelSpec spec = tiny_spec();
   const auto digest = [&](const ModelSpec& model, std::map<std::string, std::string> source, WeightFormat format,
-                          std::uint64_t checksum = 0) {
-    io::StoreHeader header = io::plan_store(model, std::move(source), formats_in_turn(model, {format}));
+                          std::uint64_t checksum = 0, DataType dtype = DataType::f32) {
+    io::StoreHeader header = io::plan_store(model, dtype, std::move(source), formats_in_turn(model, {format}));
     header.segments[0].xxh64 = checksum;
     return io::store_digest(header);
   };
@@ -98,6 +99,7 @@ TEST(Store, DigestIsOfTheModelNotOfItsSource) {
   EXPECT_EQ(first, digest(spec, {{"from", std::string(4000, 'x')}}, formats::int8));
   EXPECT_NE(first, digest(spec, {}, formats::int8_weight_only));
   EXPECT_NE(first, digest(spec, {}, formats::int8, 1));
+  EXPECT_NE(first, digest(spec, {}, formats::int8, 0, DataType::bf16));
   ModelSpec other = spec;
   other.layers[0].attention_norm.eps = 2e-6F;
   EXPECT_NE(first, digest(other, {}, formats::int8));
@@ -106,7 +108,7 @@ TEST(Store, DigestIsOfTheModelNotOfItsSource) {
 TEST(Store, OffsetsSettleWhateverTheTextsLength) {
   std::set<std::uint64_t> sizes;
   for (std::size_t length = 0; length <= 4096; length += 61) {
-    io::StoreHeader header = io::plan_store(tiny_spec(), {{"x", std::string(length, 'x')}, {"y", ""}},
+    io::StoreHeader header = io::plan_store(tiny_spec(), DataType::f16, {{"x", std::string(length, 'x')}, {"y", ""}},
                                             formats_in_turn(tiny_spec(), {formats::f32}));
     EXPECT_EQ(io::encode_store_header(header).size(), header.header_bytes);
     sizes.insert(header.header_bytes);
@@ -117,7 +119,7 @@ TEST(Store, OffsetsSettleWhateverTheTextsLength) {
 TEST(Store, PlanRefusesWhatNoReaderTakes) {
   const ModelSpec spec = tiny_spec();
   const auto plan = [&](std::map<std::string, std::string> source) {
-    return io::plan_store(spec, std::move(source), formats_in_turn(spec, {formats::f32}));
+    return io::plan_store(spec, DataType::f32, std::move(source), formats_in_turn(spec, {formats::f32}));
   };
   const auto expect_bad = [&](const std::map<std::string, std::string>& source, const std::string& part) {
     expect_error(ErrorCode::invalid_argument, {"source", part}, [&] { plan(source); });
@@ -129,9 +131,10 @@ TEST(Store, PlanRefusesWhatNoReaderTakes) {
   std::map<std::string, std::string> many;
   for (int i = 0; i < 65; ++i) many[std::to_string(i)] = "x";
   expect_bad(many, "at most 64 texts");
-  expect_error(ErrorCode::internal, {"formats"}, [&] { (void)io::plan_store(spec, {}, {}); });
+  expect_error(ErrorCode::internal, {"formats"}, [&] { (void)io::plan_store(spec, DataType::f32, {}, {}); });
   const std::vector<WeightFormat> halves(declare_weights(spec).size(), formats::f16);
-  expect_error(ErrorCode::internal, {"attention_norm", "float16"}, [&] { (void)io::plan_store(spec, {}, halves); });
+  expect_error(ErrorCode::internal, {"attention_norm", "float16"},
+               [&] { (void)io::plan_store(spec, DataType::f32, {}, halves); });
   // What became wrong after planning is found before it is written.
   io::StoreHeader header = plan({});
   header.segments[1].bytes += 1;

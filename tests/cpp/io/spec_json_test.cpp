@@ -1,4 +1,4 @@
-#include "store/spec_json.h"
+#include "io/containers/spec_json.h"
 
 #include <gtest/gtest.h>
 
