@@ -2,7 +2,9 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
+#include <utility>
 
 namespace lamella::test {
 
@@ -22,6 +24,12 @@ std::filesystem::path TemporaryFolder::write(const std::filesystem::path& name, 
   std::filesystem::create_directories(path.parent_path());
   std::ofstream(path, std::ios::binary) << content;
   return path;
+}
+
+std::string content(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return std::move(text).str();
 }
 
 std::string safetensors(std::string_view header, std::string_view data) {

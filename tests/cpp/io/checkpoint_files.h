@@ -31,6 +31,9 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// A file's bytes; empty where there is none.
+std::string content(const std::filesystem::path& path);
+
 /// Little-endian bytes of numbers, for building binary headers.
 template <typename T>
 std::string raw(T value) {
