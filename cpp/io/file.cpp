@@ -74,6 +74,10 @@ File::File(const std::filesystem::path& path, Links links) {
 
 File::~File() { ::close(descriptor_); }
 
+std::string File::state() const {
+  return concat("inode ", inode_, ", ", size_, " bytes, modified ", modified_ns_, ", changed ", changed_ns_);
+}
+
 void File::read(std::uint64_t offset, std::span<std::byte> out) const {
   check(offset <= size_ && out.size() <= size_ - offset, path_, ": read of ", out.size(), " bytes at ", offset,
         " in a file of ", size_);

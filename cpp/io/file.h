@@ -28,6 +28,9 @@ class File {
   [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+  /// Inode, size, modification and change time at opening, in words: the same for as long as the file stays the same,
+  /// also from one process to the next.
+  [[nodiscard]] std::string state() const;
 
   /// Fills `out` from `offset` with pread. A file that ends before that: checkpoint_changed; EINTR and short reads are
   /// resumed; other failures: io_error with errno, path and offset. Safe from many threads at once.

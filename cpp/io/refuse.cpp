@@ -6,9 +6,9 @@
 
 namespace lamella::io {
 
-void throw_io_error(std::string_view file, std::string_view doing, int code) {
+void throw_io_error(std::string_view file, std::string_view doing, int code, std::string_view remedy) {
   throw Error(ErrorCode::io_error,
-              concat(file, ": ", doing, ": ", std::generic_category().message(code), " (errno ", code, ")"));
+              concat(file, ": ", doing, ": ", std::generic_category().message(code), " (errno ", code, ")", remedy));
 }
 
 std::string shown(std::string_view text) { return lamella::quoted(text); }

@@ -24,8 +24,8 @@ template <typename... Parts>
   throw Error(ErrorCode::unsupported_model, concat(file, ": ", parts...));
 }
 
-/// Throws Error(io_error) for `code` (an errno): "<file>: <doing>: No such file or directory (errno 2)".
-[[noreturn]] void throw_io_error(std::string_view file, std::string_view doing, int code);
+/// Throws Error(io_error) for `code` (an errno): "<file>: <doing>: No such file or directory (errno 2)<remedy>".
+[[noreturn]] void throw_io_error(std::string_view file, std::string_view doing, int code, std::string_view remedy = "");
 
 /// Untrusted text for a message, quoted, escaped, at most 256 bytes: `quoted` of check.h. Its own name, because for a
 /// std::string argument-dependent lookup finds std::quoted first, which neither escapes nor stops.

@@ -24,9 +24,8 @@ bool all_within(std::span<const float> values, float limit) noexcept {
   return largest <= std::bit_cast<std::uint32_t>(limit);
 }
 
-std::int64_t whole_tiles(std::int64_t rows) noexcept {
-  const std::int64_t unit = rows >= panel_outputs ? panel_outputs : tile_outputs;
-  return std::max(rows / unit * unit, tile_outputs);
+std::int64_t whole_panels(std::int64_t rows) noexcept {
+  return std::max(rows / panel_outputs * panel_outputs, panel_outputs);
 }
 
 }  // namespace
@@ -53,8 +52,8 @@ std::int64_t SourceRows::bytes_of_rows(std::int64_t count) const noexcept {
 }
 
 std::int64_t SourceRows::rows_at_once() const noexcept {
-  if (!by_columns_) return whole_tiles(read_bytes / stored_bytes_);
-  return whole_tiles(strip_bytes / std::int64_t(sizeof(float)) / map_.columns());
+  if (!by_columns_) return whole_panels(read_bytes / stored_bytes_);
+  return whole_panels(strip_bytes / std::int64_t(sizeof(float)) / map_.columns());
 }
 
 void RowWindow::fetch(std::uint64_t offset, std::span<std::byte> out) const {

@@ -26,8 +26,8 @@ class SourceRows {
   [[nodiscard]] std::int64_t stored_elements() const noexcept { return stored_elements_; }
   /// Bytes that one row of the weight takes in the file, for progress.
   [[nodiscard]] std::int64_t bytes_of_rows(std::int64_t count) const noexcept;
-  /// Rows to read at a time, a multiple of 16: about a megabyte of the file, large enough for the drive and small
-  /// enough for L2; by columns about eight megabytes as floats, because every stored row is visited for each strip.
+  /// Rows to read at a time, whole panels: about a megabyte of the file, large enough for the drive and small enough for
+  /// L2; by columns about eight megabytes as floats, because every stored row is visited for each strip.
   [[nodiscard]] std::int64_t rows_at_once() const noexcept;
 
  private:
