@@ -57,14 +57,11 @@ Xxh64::Xxh64(std::uint64_t seed) noexcept
     : seed_(seed), lanes_{seed + prime1 + prime2, seed + prime2, seed, seed - prime1} {}
 
 void Xxh64::update(std::span<const std::byte> bytes) noexcept {
-  auto [a, b, c, d] = lanes_;  // in registers: `held_` is bytes, which a compiler must take for an alias of lanes_
+  auto lanes = lanes_;  // in registers: `held_` is bytes, which a compiler must take for an alias of lanes_
   in_blocks(held_, total_, bytes, [&](const std::byte* stripe) {
-    a = mixed(a, little64(stripe));
-    b = mixed(b, little64(stripe + 8));
-    c = mixed(c, little64(stripe + 16));
-    d = mixed(d, little64(stripe + 24));
+    for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i] = mixed(lanes[i], little64(stripe + 8 * i));
   });
-  lanes_ = {a, b, c, d};
+  lanes_ = lanes;
 }
 
 std::uint64_t Xxh64::digest() const noexcept {

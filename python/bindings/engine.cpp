@@ -8,15 +8,16 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include <chrono>
-#include <thread>
+#include <functional>
 
 #include "base/check.h"
 #include "bindings.h"
 #include "cpu/cpu_device.h"
 #include "cpu/machine.h"
+#include "progress.h"
 #include "runtime/engine.h"
 #include "runtime/sampler.h"
+#include "runtime/store_engine.h"
 #include "store/load_weights.h"
 #include "store/random_weights.h"
 
@@ -25,25 +26,6 @@ using namespace nb::literals;
 
 namespace lamella {
 namespace {
-
-/// Looks for signals as the interpreter does between two bytecodes, so that Ctrl-C ends a native call of many steps. At
-/// most every few milliseconds: taking the GIL from a thread that computes in Python costs up to five. Only Python's
-/// main thread handles signals; elsewhere this does nothing. Errors: what the signal's handler raises.
-class SignalWatch {
- public:
-  void operator()() {
-    constexpr std::chrono::milliseconds pause(10);
-    const Clock::time_point now = Clock::now();
-    if (now - looked_ < pause) return;
-    const nb::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
-    looked_ = Clock::now();
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point looked_ = Clock::now();
-};
 
 using Ids = std::vector<std::int32_t>;
 using FloatArray = nb::ndarray<nb::numpy, float>;
@@ -67,24 +49,24 @@ std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineConfig& c
   return std::make_unique<Engine>(spec, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)), fill);
 }
 
-/// A checkpoint's weights; `progress` (a Python function) is called about a hundred times.
+/// A checkpoint's weights.
 std::unique_ptr<Engine> open_engine(const ModelSpec& spec, const LoadRecipe& recipe, const io::TensorTable& tensors,
                                     const EngineConfig& config, int threads, const std::optional<std::string>& kernels,
-                                    const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+                                    const ProgressFunction& progress) {
   const nb::gil_scoped_release others_may_run;
-  std::uint64_t reported = 0;
-  SignalWatch look_for_signals;
-  const LoadProgress hundredths = [&, caller = std::this_thread::get_id()](std::uint64_t done, std::uint64_t total) {
-    if (std::this_thread::get_id() == caller) look_for_signals();
-    if (!progress || (done - reported < total / 100 && done != total)) return;
-    reported = done;
-    const nb::gil_scoped_acquire gil;
-    progress(done, total);
-  };
+  PythonProgress told(progress);
   io::PreadReader reader;
   return make_engine(spec, config, threads, kernels, [&](ResidentWeights& weights, ThreadTeam& team) {
-    load_weights(weights, recipe, tensors, reader, team, hundredths);
+    load_weights(weights, recipe, tensors, reader, team, std::ref(told));
   });
+}
+
+std::unique_ptr<Engine> open_store_engine(const PackedStore& store, const EngineConfig& config, int threads,
+                                          const std::optional<std::string>& kernels, const ProgressFunction& progress) {
+  const nb::gil_scoped_release others_may_run;
+  PythonProgress told(progress);
+  return engine_from_store(store, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)),
+                           std::ref(told));
 }
 
 std::unique_ptr<Engine> random_engine(const ModelSpec& spec, std::uint64_t seed, const EngineConfig& config,
@@ -241,6 +223,8 @@ void bind_engine(nb::module_& m) {
 
   m.def("open_engine", open_engine, "spec"_a, "recipe"_a, "tensors"_a, "config"_a, "threads"_a = 0,
         "kernels"_a = nb::none(), "progress"_a = nb::none(), "An engine with a checkpoint's weights.");
+  m.def("open_store_engine", open_store_engine, "store"_a, "config"_a, "threads"_a = 0, "kernels"_a = nb::none(),
+        "progress"_a = nb::none(), "An engine with a packed store's weights; `config` has the store's formats.");
   m.def("random_engine", random_engine, "spec"_a, "seed"_a, "config"_a, "threads"_a = 0, "kernels"_a = nb::none(),
         "An engine with random weights: for shapes without a checkpoint.");
   m.def(

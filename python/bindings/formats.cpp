@@ -5,6 +5,7 @@
 
 #include "bindings.h"
 #include "memory/resident_weights.h"
+#include "named_choice.h"
 #include "store/choose_formats.h"
 
 namespace nb = nanobind;
@@ -12,13 +13,6 @@ using namespace nb::literals;
 
 namespace lamella {
 namespace {
-
-/// A weight's format beside what the file stores.
-struct NamedChoice {
-  std::string weight, stored, conversion;
-  WeightFormat format;
-  std::int64_t bytes;
-};
 
 std::vector<NamedChoice> choose_for_checkpoint(const ModelSpec& spec, const LoadRecipe& recipe,
                                                const io::TensorTable& tensors, const std::string& quantization,
@@ -29,12 +23,7 @@ std::vector<NamedChoice> choose_for_checkpoint(const ModelSpec& spec, const Load
   std::vector<NamedChoice> named;
   for (std::size_t i = 0; i < choices.size(); ++i) {
     declared[i].format = choices[i].format;
-    named.push_back(
-        {.weight = to_string(declared[i].id),
-         .stored = std::string(io::traits(choices[i].stored).name),
-         .conversion = std::string(to_string(choices[i].conversion)),
-         .format = choices[i].format,
-         .bytes = static_cast<std::int64_t>(ResidentWeights::planned_bytes(std::span(declared).subspan(i, 1)))});
+    named.push_back(named_choice(declared[i], io::traits(choices[i].stored).name, choices[i].conversion));
   }
   return named;
 }
@@ -54,7 +43,9 @@ std::int64_t bytes_of(const ModelSpec& spec, const std::vector<WeightFormat>& fo
 void bind_formats(nb::module_& m) {
   nb::class_<WeightFormat>(m, "WeightFormat", "How a weight matrix's numbers are written down (weight_format.h).")
       .def("__str__", [](const WeightFormat& format) { return to_string(format); })
-      .def("__eq__", [](const WeightFormat& a, const WeightFormat& b) { return a == b; })
+      .def(
+          "__eq__", [](const WeightFormat& a, const WeightFormat& b) { return a == b; }, nb::is_operator(),
+          nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__hash__", [](const WeightFormat& format) { return nb::hash(nb::str(to_string(format).c_str())); });
 
   nb::class_<NamedChoice>(m, "FormatChoice", "What becomes of one weight of a checkpoint.")

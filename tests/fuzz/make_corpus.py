@@ -1,6 +1,7 @@
 """Writes the seed corpora of the fuzz targets: make_corpus.py FOLDER gives FOLDER/{safetensors,gguf,index}/*.
 
 Each seed is a small file that the parsers accept, or one step away from it. Nothing but the standard library is needed.
+Those of packed stores come from make_store_seeds.cpp.
 """
 
 from __future__ import annotations

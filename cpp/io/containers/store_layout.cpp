@@ -122,6 +122,13 @@ std::vector<PlacedWeight> in_store_order(const ModelSpec& model) {
   return out;
 }
 
+std::vector<WeightFormat> declared_formats(const StoreHeader& header) {
+  std::vector<WeightFormat> formats(header.weights.size());
+  const std::vector<PlacedWeight> placed = in_store_order(header.model);
+  for (std::size_t i = 0; i < placed.size(); ++i) formats.at(placed[i].index) = header.weights.at(i).format;
+  return formats;
+}
+
 void lay_out(StoreHeader& header, std::span<const PlacedWeight> declared) {
   check(declared.size() == header.weights.size(), "a store's layout for ", header.weights.size(), " of ",
         declared.size(), " weights");

@@ -19,6 +19,9 @@ struct PlacedWeight {
 };
 [[nodiscard]] std::vector<PlacedWeight> in_store_order(const ModelSpec& model);
 
+/// The formats of the store's weights in the order of declare_weights(header.model).
+[[nodiscard]] std::vector<WeightFormat> declared_formats(const StoreHeader& header);
+
 /// Fills header.segments (without checksums), every weight's segment, offset and bytes, and file_bytes, from the
 /// weights' ids, shapes and formats and from header_bytes. Errors: invalid_checkpoint where sizes overflow.
 void lay_out(StoreHeader& header, std::span<const PlacedWeight> declared);

@@ -38,16 +38,22 @@ std::vector<Range> padding_of(const StoreHeader& header, std::size_t index, std:
   return out;
 }
 
-}  // namespace
+/// Ends a thread's work because another's was ended from outside.
+struct Stopped {};
 
-void check_segment_checksum(const StoreHeader& header, std::size_t index, std::uint64_t found, std::string_view file) {
-  const StoreSegment& segment = header.segments.at(index);
-  if (found != segment.xxh64)
-    refuse(file, described(segment), " is damaged: its XXH64 is ", hex(found), ", expected ", hex(segment.xxh64),
-           copy_or_pack_again);
+/// Bytes that somebody is writing look damaged: then the file is changed, not damaged.
+[[noreturn]] void rethrow(const std::exception_ptr& failure, const File& file) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::invalid_checkpoint) file.verify_unchanged();
+    throw;
+  }
 }
 
-void verify_segment(const File& file, Reader& reader, const StoreHeader& header, std::size_t index) {
+/// verify_segment, telling `report` how many bytes were read, step by step.
+template <typename Report>
+void verify_reporting(const File& file, Reader& reader, const StoreHeader& header, std::size_t index, Report report) {
   const StoreSegment& segment = header.segments.at(index);
   const std::uint64_t padded = (segment.bytes + store_page - 1) / store_page * store_page;
   const std::vector<Range> padding = padding_of(header, index, padded);
@@ -57,6 +63,7 @@ void verify_segment(const File& file, Reader& reader, const StoreHeader& header,
     const auto bytes = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), padded - begin));
     const std::uint64_t end = begin + bytes.size();
     reader.read(file, segment.offset + begin, bytes);
+    report(bytes.size());
     hash.update(bytes.first(std::min(end, segment.bytes) - std::min(begin, segment.bytes)));
     for (const Range& zeros : padding) {
       const std::uint64_t from = std::max(begin, zeros.begin), to = std::min(end, zeros.end);
@@ -68,15 +75,41 @@ void verify_segment(const File& file, Reader& reader, const StoreHeader& header,
   check_segment_checksum(header, index, hash.digest(), file.path());
 }
 
-void verify_store(const File& file, Reader& reader, const StoreHeader& header, ThreadTeam& team) {
+}  // namespace
+
+void check_segment_checksum(const StoreHeader& header, std::size_t index, std::uint64_t found, std::string_view file) {
+  const StoreSegment& segment = header.segments.at(index);
+  if (found != segment.xxh64)
+    refuse(file, described(segment), " is damaged: its XXH64 is ", hex(found), ", expected ", hex(segment.xxh64),
+           copy_or_pack_again);
+}
+
+void verify_segment(const File& file, Reader& reader, const StoreHeader& header, std::size_t index) {
+  verify_reporting(file, reader, header, index, [](std::uint64_t) {});
+}
+
+void verify_store(const File& file, Reader& reader, const StoreHeader& header, ThreadTeam& team,
+                  const std::function<void(std::uint64_t done, std::uint64_t total)>& progress) {
   std::atomic<std::size_t> next{0};
-  std::mutex failing;
+  std::mutex reporting, failing;
+  std::uint64_t done = 0;
+  bool stopped = false;
   std::size_t failed = header.segments.size();
   std::exception_ptr failure;
+  const auto report = [&](std::uint64_t bytes) {
+    if (!progress) return;
+    const std::lock_guard lock(reporting);
+    if (stopped) throw Stopped();
+    stopped = true;  // unless the call returns
+    progress(done += bytes, header.file_bytes - header.header_bytes);
+    stopped = false;
+  };
   team.run([&](int) {
     for (std::size_t i = next++; i < header.segments.size(); i = next++) {
       try {
-        verify_segment(file, reader, header, i);
+        verify_reporting(file, reader, header, i, report);
+      } catch (const Stopped&) {
+        return;
       } catch (...) {
         // Segments are given out in order: all before this one are done or in work, none after it need be.
         next = header.segments.size();
@@ -85,7 +118,7 @@ void verify_store(const File& file, Reader& reader, const StoreHeader& header, T
       }
     }
   });
-  if (failure) std::rethrow_exception(failure);
+  if (failure) rethrow(failure, file);
   file.verify_unchanged();
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string_view>
 
 #include "base/thread_team.h"
@@ -20,7 +21,9 @@ void check_segment_checksum(const StoreHeader& header, std::size_t index, std::u
 void verify_segment(const File& file, Reader& reader, const StoreHeader& header, std::size_t index);
 
 /// verify_segment for all of them, on all threads of `team`, and that the file stayed the same meanwhile
-/// (checkpoint_changed). Of several damaged segments the first is named.
-void verify_store(const File& file, Reader& reader, const StoreHeader& header, ThreadTeam& team);
+/// (checkpoint_changed, also where damage was found). Of several damaged segments the first is named. `progress` is told
+/// the bytes read so far and in all, from any thread, one at a time; what it throws ends the work on all threads.
+void verify_store(const File& file, Reader& reader, const StoreHeader& header, ThreadTeam& team,
+                  const std::function<void(std::uint64_t done, std::uint64_t total)>& progress = {});
 
 }  // namespace lamella::io

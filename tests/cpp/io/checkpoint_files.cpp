@@ -1,9 +1,11 @@
 #include "checkpoint_files.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
 namespace lamella::test {
@@ -31,6 +33,8 @@ std::string content(const std::filesystem::path& path) {
   text << std::ifstream(path, std::ios::binary).rdbuf();
   return std::move(text).str();
 }
+
+void wait_for_file_times() { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }  // a tick has 1 to 10
 
 std::string safetensors(std::string_view header, std::string_view data) {
   return raw<std::uint64_t>(header.size()) + std::string(header) + std::string(data);

@@ -157,6 +157,42 @@ TEST_F(DamagedStore, A11_ChangedWhileItIsVerified) {
   expect_error(ErrorCode::checkpoint_changed, {"m.lamella"}, [&] { io::verify_store(file, reader, header, team); });
 }
 
+TEST_F(DamagedStore, A11_AFileWrittenToMeanwhileIsNotCalledDamaged) {
+  const auto path = folder_.write("m.lamella", whole_);
+  const io::File file(path);
+  const io::StoreHeader header = io::read_store_header(file);
+  io::PreadReader reader;
+  ThreadTeam team(2);
+  wait_for_file_times();
+  std::filesystem::resize_file(path, header.header_bytes);
+  std::filesystem::resize_file(path, whole_.size());  // zeros where the segments were
+  expect_error(ErrorCode::checkpoint_changed, {"m.lamella", "written to"},
+               [&] { io::verify_store(file, reader, header, team); });
+}
+
+TEST_F(DamagedStore, ProgressIsToldAndMayEndIt) {
+  const io::File file(folder_.write("m.lamella", whole_));
+  io::PreadReader reader;
+  struct Interrupted : std::exception {};
+  for (int threads = 1; threads <= 4; ++threads) {
+    ThreadTeam team(threads);
+    std::uint64_t last = 0;
+    io::verify_store(file, reader, header_, team, [&](std::uint64_t done, std::uint64_t total) {
+      EXPECT_GT(done, last);
+      EXPECT_EQ(total, whole_.size() - header_.header_bytes);
+      last = done;
+    });
+    EXPECT_EQ(last, whole_.size() - header_.header_bytes);
+    int calls = 0;
+    EXPECT_THROW(io::verify_store(file, reader, header_, team,
+                                  [&](std::uint64_t, std::uint64_t) {
+                                    if (++calls == 2) throw Interrupted();
+                                  }),
+                 Interrupted);
+    EXPECT_EQ(calls, 2);
+  }
+}
+
 /// Segments longer than what one step reads.
 TEST_F(DamagedStore, LongSegments) {
   ModelSpec spec = tiny_spec();

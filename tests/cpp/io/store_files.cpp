@@ -2,13 +2,31 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <span>
+#include <utility>
 
 #include "base/checksum.h"
 #include "io/refuse.h"
 #include "specs.h"
 
 namespace lamella::test {
+namespace {
+
+/// The header's file: fill(weight, its bytes) for every weight in order, then checksums.
+template <typename Fill>
+std::string filled(io::StoreHeader header, Fill fill) {
+  std::string file(header.file_bytes, '\0');
+  for (const io::StoreWeight& weight : header.weights)
+    fill(weight, std::span(file).subspan(header.segments[weight.segment].offset + weight.offset, weight.bytes));
+  for (io::StoreSegment& segment : header.segments)
+    segment.xxh64 = xxh64(std::as_bytes(std::span(file)).subspan(segment.offset, segment.bytes));
+  const std::string head = io::encode_store_header(header);
+  EXPECT_EQ(head.size(), header.header_bytes);
+  return file.replace(0, head.size(), head);
+}
+
+}  // namespace
 
 ModelSpec tiny_spec() {
   ModelSpec spec = testing::llama_like(1);
@@ -30,18 +48,23 @@ std::vector<WeightFormat> formats_in_turn(const ModelSpec& spec, const std::vect
 std::string store_file(const ModelSpec& spec, const std::vector<WeightFormat>& matrices, std::uint64_t seed) {
   io::StoreHeader header =
       io::plan_store(spec, DataType::bf16, {{"packed from", "a \"test\"\n\xc3\xa9"}}, formats_in_turn(spec, matrices));
-  std::string file(header.file_bytes, '\0');
   std::uint64_t state = seed;
-  for (const io::StoreWeight& weight : header.weights)
-    for (std::uint64_t i = 0; i < weight.bytes; ++i) {
+  return filled(std::move(header), [&](const io::StoreWeight&, std::span<char> room) {
+    for (char& byte : room) {
       state = state * 6364136223846793005 + 1442695040888963407;
-      file[header.segments[weight.segment].offset + weight.offset + i] = static_cast<char>(state >> 40 | 1);
+      byte = static_cast<char>(state >> 40 | 1);
     }
-  for (io::StoreSegment& segment : header.segments)
-    segment.xxh64 = xxh64(std::as_bytes(std::span(file)).subspan(segment.offset, segment.bytes));
-  const std::string head = io::encode_store_header(header);
-  EXPECT_EQ(head.size(), header.header_bytes);
-  return file.replace(0, head.size(), head);
+  });
+}
+
+std::string store_of(const ModelSpec& spec, DataType dtype, const ResidentWeights& weights) {
+  std::vector<WeightFormat> formats;
+  for (const WeightDeclaration& weight : weights.declarations()) formats.push_back(weight.format);
+  return filled(io::plan_store(spec, dtype, {}, formats), [&](const io::StoreWeight& weight, std::span<char> room) {
+    const std::span<const std::byte> bytes = weights.bytes(weight.id);
+    ASSERT_EQ(bytes.size(), room.size());
+    std::memcpy(room.data(), bytes.data(), bytes.size());
+  });
 }
 
 std::string metadata_of(std::string_view file) {

@@ -8,6 +8,7 @@
 
 #include "io/containers/store.h"
 #include "io/containers/store_prologue.h"
+#include "memory/resident_weights.h"
 #include "model/model_spec.h"
 
 namespace lamella::test {
@@ -22,6 +23,9 @@ namespace lamella::test {
 /// A whole store: planned, every weight filled with bytes that depend on `seed` and place, none of them 0, checksummed.
 [[nodiscard]] std::string store_file(const ModelSpec& spec, const std::vector<WeightFormat>& matrices,
                                      std::uint64_t seed = 1);
+
+/// A whole store of these weights, which are the model's.
+[[nodiscard]] std::string store_of(const ModelSpec& spec, DataType dtype, const ResidentWeights& weights);
 
 /// The metadata's text of such a file.
 [[nodiscard]] std::string metadata_of(std::string_view file);
