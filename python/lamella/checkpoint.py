@@ -1,4 +1,4 @@
-"""Opening a model: from whatever a user names to a ModelSpec, a load recipe, and the files around the weights.
+"""Opening a model: from whatever a user names to a ModelSpec, its weights, and the files around them.
 
 `open_model` reads headers and configs only. When it returns, the config is valid, every weight exists at its right
 shape, and not one weight byte has been read.
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import hub_cache
 from ._core import (
-    DataType,
-    FormatChoice,
     ModelSpec,
     TensorTable,
-    WeightSource,
-    choose_formats,
+    is_store,
     open_checkpoint,
+    open_store,
+    partial_path,
+    store_file_name,
     validate,
 )
 from .chat_template import read_chat_template
@@ -31,6 +31,7 @@ from .families import Config, Family, Weights, family_of_config, family_of_gguf
 from .families.recipe import Recipe, build_recipe
 from .gguf_metadata import GgufMetadata, config_of
 from .model_folder import ModelFolder
+from .model_weights import ModelWeights, StoreWeights, TensorWeights
 from .params import SamplingParams, default_params, shown
 from .sentence_transformers import SentenceEmbedding, read_sentence_embedding
 
@@ -54,18 +55,14 @@ class SpecialIds:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened model. `stored_dtype` is the type of most weight bytes: "float32", "bfloat16", "float16", "q4_1"...
-
-    `tensors` keeps the files of the weights open for as long as someone holds it. `defaults` is what the model's
+    """An opened model. `weights` keeps their files open for as long as someone holds it. `defaults` is what the model's
     generation_config asks of every request.
     """
 
     name: str
     path: Path
     spec: ModelSpec
-    recipe: list[WeightSource]
-    tensors: TensorTable
-    stored_dtype: str
+    weights: ModelWeights
     special: SpecialIds
     chat_template: str | None = None
     generation_config: Mapping[str, Any] = field(default_factory=dict)
@@ -91,24 +88,19 @@ class Checkpoint:
             tokenizer.check_fits(self.spec.vocab, str(self.path))
         return tokenizer
 
-    @property
-    def files(self) -> list[Path]:
-        """The files that hold the weights."""
-        return sorted({Path(self.tensors.entry(source.tensor)[2]) for source in self.recipe})
-
-    def choose_formats(self, preset: str, dtype: DataType) -> list[FormatChoice]:
-        """What becomes of each declared weight in an engine of that quantization preset ("none", ...) and dtype."""
-        return choose_formats(self.spec, self.recipe, self.tensors, preset, dtype)
-
 
 def open_model(model: str | os.PathLike[str]) -> Checkpoint:
-    """Opens a Hugging Face folder, a GGUF file, or an id in the local Hugging Face cache.
+    """Opens a Hugging Face folder, a packed store or its folder, a GGUF file, or an id in the local Hugging Face cache.
 
     Errors: `CheckpointError` (missing, damaged, contradictory or unsupported files), `StorageError`,
     `InvalidArgumentError` for what names no model at all: an empty text, None, bytes.
     """
     path = _located(model)
+    if is_store(path):
+        return _open_store(os.fspath(model), path)
     folder = ModelFolder(path)
+    if folder.has((unfinished := partial_path(path / store_file_name)).name):
+        raise CheckpointError(f"{unfinished}: packing was cut short; run the same `lamella pack` again")
     if path.is_dir() and folder.has("config.json"):
         return _open_folder(os.fspath(model), folder)
     tensors = open_checkpoint(path)
@@ -147,13 +139,33 @@ def _open_folder(name: str, folder: ModelFolder) -> Checkpoint:
         name=name,
         path=folder.path,
         spec=spec,
-        recipe=recipe.sources,
-        tensors=tensors,
-        stored_dtype=_STORED_NAMES.get(recipe.stored_type, recipe.stored_type.lower()),
+        weights=_tensor_weights(spec, recipe, tensors),
         special=special_ids([(generation, generation_source), (fields, source)], spec.vocab),
         chat_template=read_chat_template(folder),
         generation_config=generation,
         defaults=defaults,
+        sentence=read_sentence_embedding(folder),
+        folder=folder,
+    )
+
+
+def _open_store(name: str, path: Path) -> Checkpoint:
+    """The model is in the store itself; what stands beside it are the files that a Hugging Face folder has."""
+    store = open_store(path)
+    folder = ModelFolder(path if path.is_dir() else path.parent)
+    generation, generation_source = folder.json("generation_config.json"), str(folder.path / "generation_config.json")
+    spec, source = store.spec, "config.json"
+    return Checkpoint(
+        name=name,
+        path=path,
+        spec=spec,
+        weights=StoreWeights(store),
+        special=special_ids(
+            [(generation, generation_source), (folder.json(source), str(folder.path / source))], spec.vocab
+        ),
+        chat_template=read_chat_template(folder),
+        generation_config=generation,
+        defaults=default_params(generation, generation_source),
         sentence=read_sentence_embedding(folder),
         folder=folder,
     )
@@ -176,14 +188,17 @@ def _open_gguf(name: str, path: Path, tensors: TensorTable, metadata: GgufMetada
         name=name,
         path=path,
         spec=spec,
-        recipe=recipe.sources,
-        tensors=tensors,
-        stored_dtype=_STORED_NAMES.get(recipe.stored_type, recipe.stored_type.lower()),
+        weights=_tensor_weights(spec, recipe, tensors),
         special=special_ids([({**ids, "eos_token_id": _gguf_eos(metadata)}, str(path))], spec.vocab),
         chat_template=metadata.text("tokenizer.chat_template"),
         sentence=SentenceEmbedding(pooling) if pooling else None,
         gguf=metadata,
     )
+
+
+def _tensor_weights(spec: ModelSpec, recipe: Recipe, tensors: TensorTable) -> TensorWeights:
+    stored = _STORED_NAMES.get(recipe.stored_type, recipe.stored_type.lower())
+    return TensorWeights(spec, recipe.sources, tensors, stored)
 
 
 _GGUF_ROLES = {"bos": "bos", "pad": "padding"}

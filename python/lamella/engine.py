@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
 
@@ -15,6 +15,7 @@ from . import _core
 from .completion import Chunk, Completion, FinishReason, Timing
 from .engine_options import EngineOptions
 from .errors import Error, InvalidArgumentError, class_for_code
+from .model_weights import Progress
 from .params import SamplingParams, check_flag, one_of, shown, token_ids, warn_of_ignored, whole_number
 from .prompts import Prompt, as_list, checked_ids, each, is_one_prompt
 from .seeds import drawn_seed
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 
 Message = dict[str, Any]
-Progress = Callable[[int, int], None]
-
 DEFAULT_MAX_TOKENS = 256
 _POOLINGS: dict[str | None, _core.Pooling] = {
     "mean": _core.Pooling.mean,
@@ -46,13 +45,14 @@ class Engine:
     """One model, loaded and ready. Thread-safe; a context manager.
 
     Args:
-        model: a Hugging Face folder, an id in the local Hugging Face cache, or a GGUF file.
+        model: a Hugging Face folder, an id in the local Hugging Face cache, a GGUF file, or a packed store: the folder
+            that `lamella pack` wrote, or the model.lamella in it.
         device: "auto" or "cpu".
         dtype: "auto", "float32"/"fp32", "float16"/"fp16" or "bfloat16"/"bf16": activations, KV cache and weights that
-            are not quantised.
+            are not quantised. A packed store's weights stay as they are; "auto" is what it was packed for.
         quantization: None keeps what the checkpoint stores; "dequantize" expands it to `dtype`; "int8_weight_only" and
             "int4" (groups of 32) quantise the matrices; "int8" and "int4_a8" also round the inputs of linears to int8,
-            token by token.
+            token by token. A packed store keeps its own: only None.
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
@@ -108,17 +108,10 @@ class Engine:
         started = time.perf_counter()
         checkpoint = open_model(model)
         checkpoint.tokenizer  # noqa: B018  built now: a tokenizer that does not fit the model is an error of loading
-        resolved = options.resolved_dtype(checkpoint.stored_dtype)
-        choices = checkpoint.choose_formats(options.preset, resolved)
-        core = _core.open_engine(
-            checkpoint.spec,
-            checkpoint.recipe,
-            checkpoint.tensors,
-            options.config(resolved, [choice.format for choice in choices]),
-            options.threads or 0,
-            options.kernels,
-            progress,
-        )
+        weights = checkpoint.weights
+        resolved = weights.resolved_dtype(options.dtype)
+        formats = [choice.format for choice in weights.choose_formats(options.preset, resolved)]
+        core = weights.open_engine(options.config(resolved, formats), options.threads or 0, options.kernels, progress)
         self._set_up(core, checkpoint, options.seed, time.perf_counter() - started)
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from lamella import _core
 from lamella.checkpoint import Checkpoint
+from lamella.model_weights import TensorWeights
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -28,7 +29,9 @@ def load_weight(tensors: _core.TensorTable, source: _core.WeightSource) -> Array
 
 def load_weights(checkpoint: Checkpoint) -> dict[str, Array]:
     """All canonical weights by name."""
-    return {source.weight: load_weight(checkpoint.tensors, source) for source in checkpoint.recipe}
+    weights = checkpoint.weights
+    assert isinstance(weights, TensorWeights)
+    return {source.weight: load_weight(weights.tensors, source) for source in weights.recipe}
 
 
 def forward(checkpoint: Checkpoint, ids: list[int], weights: dict[str, Array] | None = None) -> Array:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from lamella import _core
 from lamella.checkpoint import open_model
+from lamella.model_weights import TensorWeights
 from random_models import draw
 from tiny_tokenizers import byte_level, word_piece
 
@@ -331,8 +332,10 @@ def test_a_closed_engine_leaves_no_file_open(folder: Path) -> None:
     assert list(stream)[-1].finish_reason == "length"
     with lamella.Engine(folder) as engine:
         kept = engine.checkpoint
-    assert kept is not None and kept.tensors.read_f32(kept.tensors.names()[0]).size, "a caller's checkpoint stays open"
-    del kept
+    assert kept is not None and isinstance(kept.weights, TensorWeights)
+    tensors = kept.weights.tensors
+    assert tensors.read_f32(tensors.names()[0]).size, "a caller's checkpoint stays open"
+    del kept, tensors
     assert descriptors() == before
 
 

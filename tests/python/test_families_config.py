@@ -15,6 +15,7 @@ from gguf import GGMLQuantizationType as Quant
 from lamella import _core
 from lamella.checkpoint import Checkpoint, open_model
 from lamella.families import Config, parts
+from lamella.model_weights import TensorWeights
 from spec_forward import forward, load_weights
 from transformers import LlamaConfig
 
@@ -128,7 +129,8 @@ def test_quantised_gguf_names_its_type(tmp_path: Path) -> None:
     names = {Quant.Q8_0: "q8_0", Quant.Q4_1: "q4_1", Quant.MXFP4: "mxfp4", Quant.F16: "float16", Quant.BF16: "bfloat16"}
     for quant, name in names.items():
         random_models.write_gguf(model, tmp_path / f"{name}.gguf", quant)
-        assert open_model(tmp_path / f"{name}.gguf").stored_dtype == name
+        weights = open_model(tmp_path / f"{name}.gguf").weights
+        assert isinstance(weights, TensorWeights) and weights.stored_dtype == name
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama"])

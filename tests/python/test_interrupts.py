@@ -89,9 +89,9 @@ def test_G_an_interrupt_ends_loading(smollm2_path: Path, progress: Callable[[int
     from lamella.checkpoint import open_model
     from lamella.engine_options import EngineOptions
 
-    checkpoint = open_model(smollm2_path)
-    formats = [choice.format for choice in checkpoint.choose_formats("none", _core.DataType.float32)]
-    config = EngineOptions(dtype="float32").config(_core.DataType.float32, formats)
-    parts = (checkpoint.spec, checkpoint.recipe, checkpoint.tensors, config)
-    interrupted(lambda: _core.open_engine(*parts, threads=2, progress=progress), pause=0.011)
-    _core.open_engine(*parts, threads=2, progress=progress)
+    weights = open_model(smollm2_path).weights
+    options = EngineOptions(dtype="float32", quantization="int4")  # the search for clips takes seconds
+    dtype = weights.resolved_dtype(options.dtype)
+    config = options.config(dtype, [choice.format for choice in weights.choose_formats(options.preset, dtype)])
+    interrupted(lambda: weights.open_engine(config, 2, None, progress), pause=0.011)
+    weights.open_engine(config, 2, None, progress)

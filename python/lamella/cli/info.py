@@ -1,23 +1,24 @@
 """Without MODEL: the processor, the cores that this process may use, the kernel sets it can run, free memory, and the
 measured read bandwidth and fp32 peak. With MODEL or --shape also what the model is and what it would take in memory;
-only the headers of its files are read.
+only the headers of its files are read. Of a packed store also what it was packed from, for which dtype, and its digest;
+--verify reads every byte of it and ends with exit code 3 where one is damaged, naming the segment.
 
---json prints {"version", "machine": {...}} and "model": {...} where one is named."""
+--json prints {"version", "machine": {...}} and "model": {...} where one is named, with "store": {...} for a store."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lamella import __version__, _core
 from lamella.errors import InvalidArgumentError
 
+from .conversions import conversion_lines, conversions
 from .opening import Named, measured_bandwidth, named
 from .options import ENGINE, add_engine_options, add_model, check_model
-from .output import bytes_text, print_json, quantity_text
-from .parser import Parser
+from .output import ProgressLine, bytes_text, one_line, print_json, quantity_text
+from .parser import Parser, UsageError
 
 if TYPE_CHECKING:
     from lamella.checkpoint import Checkpoint
@@ -29,15 +30,20 @@ _MEANINGFUL = ("dtype", "quantization", "max_num_seqs", "max_model_len", "thread
 def add_arguments(parser: Parser) -> None:
     """MODEL or --shape, and the options that change what is shown."""
     add_model(parser, shape=True)
+    parser.add_argument("--verify", action="store_true", help="read and check every byte of a packed store")
     add_engine_options(parser, without=tuple(option.keyword for option in ENGINE if option.keyword not in _MEANINGFUL))
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints what there is."""
     check_model(args, "lamella info", needed=False)
+    if args.verify and args.model is None:
+        raise UsageError("--verify checks a packed store: name one", "lamella info")
+    # Damage is told before the machine is measured.
+    model = _model(args) if args.model is not None or args.shape is not None else None
     facts: dict[str, Any] = {"version": __version__, "machine": _machine(args.threads)}
-    if args.model is not None or args.shape is not None:
-        facts["model"] = _model(args)
+    if model is not None:
+        facts["model"] = model
     if args.json:
         print_json(facts)
     else:
@@ -76,41 +82,57 @@ def _model(args: argparse.Namespace) -> dict[str, Any]:
         "vocab": model.spec.vocab,
         "context": model.spec.max_positions,
     }
-    if args.model is not None:
-        from lamella.checkpoint import open_model
-
-        facts |= _files(open_model(args.model))
-        facts["weights"] = _conversions(model.choices)
+    if model.checkpoint is not None:
+        facts |= _files(model.checkpoint)
+        facts["weights"] = conversions(model.choices)
+        if (store := _store(model.checkpoint, args.verify)) is not None:
+            facts["store"] = store
     return facts | {"memory": _memory(model, args.max_model_len, args.max_num_seqs or 1)}
 
 
 def _files(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the files hold: tensors and bytes by stored type, tokenizer, template."""
-    tensors, sizes = Counter[str](), Counter[str]()
-    for name in checkpoint.tensors.names():
-        kind, _, _, _, size = checkpoint.tensors.entry(name)
-        tensors[kind] += 1
-        sizes[kind] += size
     tokenizer = checkpoint.tokenizer
     return {
-        "files": [str(file) for file in checkpoint.files],
-        "stored": {kind: {"tensors": tensors[kind], "bytes": sizes[kind]} for kind in sorted(tensors)},
+        "files": [str(file) for file in checkpoint.weights.files],
+        "stored": {
+            kind: {"tensors": tensors, "bytes": size} for kind, (tensors, size) in checkpoint.weights.stored().items()
+        },
         "tokenizer": None if tokenizer is None else {"tokens": tokenizer.vocab_size},
         "chat_template": checkpoint.chat_template is not None,
     }
 
 
-def _conversions(choices: list[_core.FormatChoice]) -> list[dict[str, Any]]:
-    """What becomes of the stored weights, the most bytes first: from what to what, how, how many."""
-    counts, sizes = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
-    for choice in choices:
-        kind = (choice.stored, str(choice.format), choice.conversion)
-        counts[kind] += 1
-        sizes[kind] += choice.bytes
-    return [
-        {"stored": stored, "format": to, "conversion": how, "weights": counts[stored, to, how], "bytes": size}
-        for (stored, to, how), size in sizes.most_common()
-    ]
+def _store(checkpoint: Checkpoint, verify: bool) -> dict[str, Any] | None:
+    """What a packed store says about itself, and with `verify` that it is sound; None for other models.
+
+    Errors: `CheckpointError` naming the first damaged segment; `InvalidArgumentError` where there is nothing to verify.
+    """
+    from lamella.model_weights import StoreWeights
+
+    if not isinstance(checkpoint.weights, StoreWeights):
+        if verify:
+            raise InvalidArgumentError(
+                f"--verify: {checkpoint.path} is no packed store, and only those carry checksums of all their bytes; "
+                "`lamella pack` writes one"
+            )
+        return None
+    store = checkpoint.weights.store
+    if verify:
+        line = ProgressLine()
+        try:
+            store.verify(line.reporting("verifying"))
+        finally:
+            line.show("")
+    return {
+        "bytes": store.file_bytes,
+        "layout": store.layout,
+        "dtype": store.dtype.name,
+        "digest": store.digest,
+        "source": store.source,
+        "segments": len(store.segments()),
+        "verified": verify,
+    }
 
 
 def _memory(model: Named, max_model_len: int | None, sequences: int) -> dict[str, Any]:
@@ -151,6 +173,16 @@ def _as_text(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name:18}{value}".rstrip() for name, value in lines)
 
 
+def _store_lines(store: dict[str, Any]) -> list[tuple[str, str]]:
+    checked = ", every byte checked" if store["verified"] else ""
+    return [
+        ("packed store", f"{bytes_text(store['bytes'])} in {store['segments']} segments{checked}"),
+        ("packed for", f"{store['dtype']}, layout {store['layout']}"),
+        *(("packed from", one_line(f"{name}: {text}")) for name, text in sorted(store["source"].items())),
+        ("digest", store["digest"]),
+    ]
+
+
 def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
     memory = model["memory"]
     lines = [
@@ -164,9 +196,10 @@ def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for kind, held in model.get("stored", {}).items():
         lines.append((f"stored as {kind}", f"{held['tensors']} tensors, {bytes_text(held['bytes'])}"))
-    for kind in model.get("weights", []):
-        whole = f"{kind['weights']} weights, {bytes_text(kind['bytes'])} in memory"
-        lines.append((f"{kind['stored']} {kind['conversion']}", f"as {kind['format']}: {whole}"))
+    if "store" in model:
+        lines += _store_lines(model["store"])
+    if "store" not in model:  # a store's are kept
+        lines += conversion_lines(model.get("weights", []))
     if "tokenizer" in model:
         tokenizer = model["tokenizer"]
         template = "with" if model["chat_template"] else "without"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamella import _core
 from lamella.engine import Engine
@@ -12,6 +12,9 @@ from lamella.engine_options import EngineOptions
 
 from .options import engine_keywords
 from .output import ProgressLine
+
+if TYPE_CHECKING:
+    from lamella.checkpoint import Checkpoint
 
 _FORMATS = ("dtype", "quantization")
 
@@ -25,6 +28,7 @@ class Named:
     dtype: _core.DataType
     formats: list[_core.WeightFormat]  # one a declared weight
     choices: list[_core.FormatChoice]  # of a model: what becomes of each weight; a shape has none
+    checkpoint: Checkpoint | None = None  # of a model
 
     @property
     def is_encoder(self) -> bool:
@@ -42,9 +46,9 @@ def named(args: argparse.Namespace) -> Named:
         from lamella.checkpoint import open_model
 
         checkpoint = open_model(args.model)
-        dtype = options.resolved_dtype(checkpoint.stored_dtype)
-        choices = checkpoint.choose_formats(options.preset, dtype)
-        return Named(args.model, checkpoint.spec, dtype, [choice.format for choice in choices], choices)
+        dtype = checkpoint.weights.resolved_dtype(options.dtype)
+        choices = checkpoint.weights.choose_formats(options.preset, dtype)
+        return Named(args.model, checkpoint.spec, dtype, [choice.format for choice in choices], choices, checkpoint)
     from lamella.shapes import spec_for_shape
 
     spec, dtype = spec_for_shape(args.shape), options.resolved_dtype("bfloat16")
@@ -60,7 +64,7 @@ def open_engine(args: argparse.Namespace, spec: _core.ModelSpec | None = None, *
     line = ProgressLine()
     try:
         if args.model is not None:
-            return Engine(args.model, progress=line.loading(), **keywords)
+            return Engine(args.model, progress=line.reporting("loading"), **keywords)
         assert spec is not None
         return Engine.random(spec, **keywords)
     finally:

@@ -106,7 +106,9 @@ def _given(args: argparse.Namespace, options: tuple[Option, ...]) -> dict[str, A
 
 def add_model(parser: Parser, shape: bool) -> None:
     """Adds MODEL, and where random weights make sense `--shape`."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="Hugging Face folder or cached id, or GGUF file")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="Hugging Face folder or cached id, GGUF file, or packed store"
+    )
     if shape:
         parser.add_argument(
             "--shape",

@@ -23,6 +23,11 @@ def print_piece(text: str) -> None:
     sys.stdout.flush()
 
 
+def one_line(text: str) -> str:
+    """Text out of a file, as one line that steers no terminal."""
+    return " ".join(text.translate(_CONTROLS).split())
+
+
 def bytes_text(size: float) -> str:
     """1536 -> 1.50 KiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -78,12 +83,12 @@ class ProgressLine:
             sys.stderr.flush()
             self._shown = len(text)
 
-    def loading(self) -> Callable[[int, int], None]:
-        """Progress of an engine that loads: bytes done and in all."""
+    def reporting(self, doing: str) -> Callable[[int, int], None]:
+        """Progress of what takes its time: bytes done and in all, behind a word such as "loading"."""
         started = time.monotonic()
 
         def report(done: int, total: int) -> None:
-            if time.monotonic() - started > 0.3:  # faster loads need no line
-                self.show(f"loading {bytes_text(done)} of {bytes_text(total)}")
+            if time.monotonic() - started > 0.3:  # what is faster needs no line
+                self.show(f"{doing} {bytes_text(done)} of {bytes_text(total)}")
 
         return report
