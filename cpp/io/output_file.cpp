@@ -40,10 +40,11 @@ struct stat status_of(const std::string& path, int descriptor) {
   return status;
 }
 
+/// A write beyond the limit would end the process by a signal, unless it ignores that.
 void check_file_limit(const std::string& path, std::uint64_t bytes) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes)
-    throw_io_error(path, concat("cannot write ", bytes, " bytes"), EFBIG,
+    throw_io_error(path, concat("cannot make it ", bytes, " bytes long"), EFBIG,
                    concat("; this process may write files of at most ", limit.rlim_cur, " bytes: raise `ulimit -f`"));
 }
 
@@ -106,6 +107,7 @@ void OutputFile::cut(std::uint64_t bytes) {
 }
 
 void OutputFile::write(std::uint64_t offset, std::span<const std::byte> bytes) {
+  check_file_limit(path_, offset + bytes.size());
   while (!bytes.empty()) {
     // Linux writes at most 2 GiB less a page at once; 1 GiB steps keep clear of that.
     const std::size_t step = std::min<std::size_t>(bytes.size(), std::size_t{1} << 30);

@@ -10,7 +10,8 @@
 
 namespace lamella::io {
 
-/// A regular file open for writing. All errors are io_error with path, what was tried and errno.
+/// A regular file open for writing. All errors are io_error with path, what was tried and errno; also that a file would
+/// become longer than the process may write (ulimit -f), of which the operating system would tell by a signal.
 class OutputFile {
  public:
   /// Opens the file, or creates it where there is none; a symbolic link in its place is refused.
@@ -24,8 +25,7 @@ class OutputFile {
   [[nodiscard]] std::string read_all() const;
 
   /// Empties the file and makes it `bytes` zeros long, with room for all of them taken at once where the file system can
-  /// do that: a full drive or a quota is found now, not after hours. Errors also where the process may not write so long
-  /// a file (ulimit -f), which would otherwise end it by a signal.
+  /// do that: a full drive or a quota is found now, not after hours.
   void reset(std::uint64_t bytes);
   /// Cuts off everything from byte `bytes` on.
   void cut(std::uint64_t bytes);

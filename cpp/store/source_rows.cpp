@@ -105,7 +105,9 @@ void RowWindow::read_strip(std::int64_t begin, std::int64_t end) {
 
   const std::int64_t width_bytes = strip_width_ / storage.elements * storage.bytes;
   const std::int64_t offset = strip_begin_ / storage.elements * storage.bytes;
-  strip_.resize(static_cast<std::size_t>(map.columns() * strip_width_));
+  const auto size = static_cast<std::size_t>(map.columns() * strip_width_);
+  if (strip_.capacity() < size) strip_ = std::vector<float>();  // goes before the longer one comes
+  strip_.resize(size);
   // Whole stored rows follow one another: as many as a read takes at once. Narrower strips are read piece by piece.
   const bool whole = strip_width_ == source_->stored_elements();
   const std::int64_t at_once = whole ? std::max<std::int64_t>(1, read_bytes / width_bytes) : 1;

@@ -9,6 +9,7 @@ void bind_containers(nanobind::module_& m);
 void bind_model(nanobind::module_& m);
 void bind_formats(nanobind::module_& m);
 void bind_store(nanobind::module_& m);
+void bind_pack(nanobind::module_& m);
 void bind_plan(nanobind::module_& m);
 void bind_engine(nanobind::module_& m);
 

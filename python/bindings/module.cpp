@@ -42,6 +42,7 @@ NB_MODULE(_core, m) {
   lamella::bind_model(m);
   lamella::bind_formats(m);
   lamella::bind_store(m);
+  lamella::bind_pack(m);
   lamella::bind_plan(m);
   lamella::bind_engine(m);
 }

@@ -23,6 +23,7 @@ from .errors import (
     OverloadedError,
     StorageError,
 )
+from .packing import Packed, pack
 from .params import SamplingParams
 
 __all__ = [
@@ -38,8 +39,10 @@ __all__ = [
     "NumericError",
     "OutOfMemoryError",
     "OverloadedError",
+    "Packed",
     "SamplingParams",
     "StorageError",
     "Timing",
     "__version__",
+    "pack",
 ]

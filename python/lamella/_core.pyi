@@ -2,7 +2,7 @@
 The compiled core of lamella. Use the package's own functions; this module's surface may change.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import enum
 import os
 import pathlib
@@ -765,6 +765,38 @@ def is_store(path: str | os.PathLike[str]) -> bool:
     """
     Whether `open_store` is what opens the path. False for what cannot be opened.
     """
+
+class PackReport:
+    """What was written, and what was there already."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def file_bytes(self) -> int: ...
+
+    @property
+    def segments(self) -> int: ...
+
+    @property
+    def kept_segments(self) -> int:
+        """Segments found written by a packing that was cut short."""
+
+    @property
+    def kept_bytes(self) -> int: ...
+
+def pack_store(spec: ModelSpec, recipe: Sequence[WeightSource], tensors: TensorTable, weight_formats: Sequence[WeightFormat], dtype: DataType, source: Mapping[str, str], file: str | os.PathLike[str], replace: bool, threads: int = 0, progress: Callable[[int, int], None] | None = None, notice: Callable[[str], None] | None = None, before_publishing: Callable[[], None] | None = None) -> PackReport:
+    """
+    Writes a packed store; see cpp/store/pack_store.h. lamella.pack wraps it.
+    """
+
+def partial_path(store: str | os.PathLike[str]) -> pathlib.Path:
+    """Where a store is until it is whole."""
+
+def journal_path(store: str | os.PathLike[str]) -> pathlib.Path:
+    """What stands beside it meanwhile."""
+
+store_file_name: str = 'model.lamella'
 
 class DataType(enum.Enum):
     float32 = 0

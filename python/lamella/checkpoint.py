@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import hub_cache
-from ._core import ModelSpec, TensorTable, is_store, open_checkpoint, open_store, validate
+from ._core import (
+    ModelSpec,
+    TensorTable,
+    is_store,
+    open_checkpoint,
+    open_store,
+    partial_path,
+    store_file_name,
+    validate,
+)
 from .chat_template import read_chat_template
 from .errors import CheckpointError, InvalidArgumentError, unsupported
 from .families import Config, Family, Weights, family_of_config, family_of_gguf
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lamella")
 
 _STORED_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
-_UNFINISHED = "model.lamella.partial"
 _GGUF_POOLINGS = {None: None, 0: None, 1: "mean", 2: "cls"}  # 0: the file leaves it to whoever asks
 
 
@@ -91,10 +99,10 @@ def open_model(model: str | os.PathLike[str]) -> Checkpoint:
     if is_store(path):
         return _open_store(os.fspath(model), path)
     folder = ModelFolder(path)
+    if folder.has((unfinished := partial_path(path / store_file_name)).name):
+        raise CheckpointError(f"{unfinished}: packing was cut short; run the same `lamella pack` again")
     if path.is_dir() and folder.has("config.json"):
         return _open_folder(os.fspath(model), folder)
-    if folder.has(_UNFINISHED):
-        raise CheckpointError(f"{path / _UNFINISHED}: packing was cut short; run the same `lamella pack` again")
     tensors = open_checkpoint(path)
     if "general.architecture" in (values := tensors.metadata):
         return _open_gguf(os.fspath(model), path, tensors, GgufMetadata(values, str(path)))

@@ -27,6 +27,14 @@ def cache_folder() -> Path:
     return expanded(caches) / "huggingface" / "hub"
 
 
+def id_of(snapshot: Path) -> str | None:
+    """The id of the model whose snapshot folder this is; None for any other folder."""
+    repository = snapshot.parent.parent.name
+    if snapshot.parent.name != "snapshots" or not repository.startswith("models--"):
+        return None
+    return repository.removeprefix("models--").replace("--", "/")
+
+
 def find(model_id: str) -> Path | None:
     """The snapshot folder of `model_id` that its branch `main` names, or None when the cache does not have the model.
 

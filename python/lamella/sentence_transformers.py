@@ -29,20 +29,15 @@ def read_sentence_embedding(folder: ModelFolder) -> SentenceEmbedding | None:
     """
     if not folder.has("modules.json"):
         return None
-    source = str(folder.path / "modules.json")
-    modules = parse(folder.read("modules.json"), source)
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{source}: expected a list of objects")
     pooling, normalize = "mean", False
-    for module in modules:
-        kind = str(module.get("type", "")).rpartition(".")[2]
+    for kind, path in _modules(folder):
         if kind == "Pooling":
-            pooling = _pooling(folder, str(module.get("path", "")))
+            pooling = _pooling(folder, path)
         elif kind == "Normalize":
             normalize = True
-        elif kind != "Transformer" or module.get("path"):
+        elif kind != "Transformer" or path:
             raise unsupported(
-                f"{source}: module type {str(module.get('type'))[:80]!r}; Lamella has Transformer, Pooling, Normalize"
+                f"{folder.path}/modules.json: module type {kind[:80]!r}; Lamella has Transformer, Pooling, Normalize"
             )
     if folder.json("config_sentence_transformers.json").get("default_prompt_name") is not None:
         raise unsupported(
@@ -52,10 +47,30 @@ def read_sentence_embedding(folder: ModelFolder) -> SentenceEmbedding | None:
     return SentenceEmbedding(pooling, normalize, _limit(limits, folder), limits.get("do_lower_case") is True)
 
 
-def _pooling(folder: ModelFolder, path: str) -> str:
+def pooling_files(folder: ModelFolder) -> list[str]:
+    """The names of the files in which modules.json says how to pool; none where there is no modules.json."""
+    if not folder.has("modules.json"):
+        return []
+    return [_pooling_file(folder, path) for kind, path in _modules(folder) if kind == "Pooling"]
+
+
+def _modules(folder: ModelFolder) -> list[tuple[str, str]]:
+    """The kind of each module, the last word of its type, and its path."""
+    source = str(folder.path / "modules.json")
+    modules = parse(folder.read("modules.json"), source)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise CheckpointError(f"{source}: expected a list of objects")
+    return [(str(module.get("type", "")).rpartition(".")[2], str(module.get("path") or "")) for module in modules]
+
+
+def _pooling_file(folder: ModelFolder, path: str) -> str:
     if not path or "/" in path or path.startswith("."):
         raise CheckpointError(f"{folder.path / 'modules.json'}: path {path[:80]!r} is not the name of a folder")
-    name = f"{path}/config.json"
+    return f"{path}/config.json"
+
+
+def _pooling(folder: ModelFolder, path: str) -> str:
+    name = _pooling_file(folder, path)
     config = folder.json(name)
     modes = [key for key, value in config.items() if key.startswith("pooling_mode") and value is True]
     if len(modes) != 1 or modes[0] not in _POOLINGS:

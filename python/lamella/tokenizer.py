@@ -40,6 +40,10 @@ class Tokenizer:
         """Number of tokens, added ones included."""
         return len(self._vocab)
 
+    def to_json(self) -> str:
+        """All of it as the text of a tokenizer.json, from which `tokenizer_from_folder` builds the same."""
+        return self._backend.to_str()
+
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids of the control tokens, which `decode` leaves out unless told otherwise."""

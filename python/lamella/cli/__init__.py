@@ -15,6 +15,7 @@ COMMANDS = {
     "chat": "talk with a model in its own chat template",
     "bench": "measure prompt and decode speed",
     "explain": "show every op of a step with its cost and its measured time",
+    "pack": "write a model as a packed store, which opens as fast as it can be read",
     "info": "show what this machine and a model are",
 }
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lamella import __version__, _core
 from lamella.errors import InvalidArgumentError
 
+from .conversions import conversion_lines, conversions
 from .opening import Named, measured_bandwidth, named
 from .options import ENGINE, add_engine_options, add_model, check_model
 from .output import ProgressLine, bytes_text, one_line, print_json, quantity_text
@@ -84,7 +84,7 @@ def _model(args: argparse.Namespace) -> dict[str, Any]:
     }
     if model.checkpoint is not None:
         facts |= _files(model.checkpoint)
-        facts["weights"] = _conversions(model.choices)
+        facts["weights"] = conversions(model.choices)
         if (store := _store(model.checkpoint, args.verify)) is not None:
             facts["store"] = store
     return facts | {"memory": _memory(model, args.max_model_len, args.max_num_seqs or 1)}
@@ -133,19 +133,6 @@ def _store(checkpoint: Checkpoint, verify: bool) -> dict[str, Any] | None:
         "segments": len(store.segments()),
         "verified": verify,
     }
-
-
-def _conversions(choices: list[_core.FormatChoice]) -> list[dict[str, Any]]:
-    """What becomes of the stored weights, the most bytes first: from what to what, how, how many."""
-    counts, sizes = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
-    for choice in choices:
-        kind = (choice.stored, str(choice.format), choice.conversion)
-        counts[kind] += 1
-        sizes[kind] += choice.bytes
-    return [
-        {"stored": stored, "format": to, "conversion": how, "weights": counts[stored, to, how], "bytes": size}
-        for (stored, to, how), size in sizes.most_common()
-    ]
 
 
 def _memory(model: Named, max_model_len: int | None, sequences: int) -> dict[str, Any]:
@@ -211,9 +198,8 @@ def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((f"stored as {kind}", f"{held['tensors']} tensors, {bytes_text(held['bytes'])}"))
     if "store" in model:
         lines += _store_lines(model["store"])
-    for kind in () if "store" in model else model.get("weights", []):  # a store's are kept
-        whole = f"{kind['weights']} weights, {bytes_text(kind['bytes'])} in memory"
-        lines.append((f"{kind['stored']} {kind['conversion']}", f"as {kind['format']}: {whole}"))
+    if "store" not in model:  # a store's are kept
+        lines += conversion_lines(model.get("weights", []))
     if "tokenizer" in model:
         tokenizer = model["tokenizer"]
         template = "with" if model["chat_template"] else "without"

@@ -3,8 +3,10 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 namespace lamella::test {
 
@@ -24,6 +26,12 @@ std::filesystem::path TemporaryFolder::write(const std::filesystem::path& name, 
   std::filesystem::create_directories(path.parent_path());
   std::ofstream(path, std::ios::binary) << content;
   return path;
+}
+
+std::string content(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return std::move(text).str();
 }
 
 void wait_for_file_times() { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }  // a tick has 1 to 10

@@ -31,6 +31,9 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// A file's bytes; empty where there is none.
+std::string content(const std::filesystem::path& path);
+
 /// Returns when the clock that files' times are taken from has moved on: a file written before and one written after then
 /// differ in time.
 void wait_for_file_times();

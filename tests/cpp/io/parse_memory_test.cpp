@@ -2,57 +2,30 @@
 // the ones that make the most of each byte.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <span>
 #include <string>
 
+#include "counting_new.h"
 #include "io/containers/gguf.h"
 #include "io/containers/json.h"
 #include "io/containers/safetensors.h"
 #include "io/containers/safetensors_index.h"
 #include "lamella/error.h"
 
-namespace {
-
-// Each block carries its size in front, in the 16 bytes that keep the alignment. One thread.
-std::size_t live = 0, peak = 0;
-constexpr std::size_t header = 16;
-
-}  // namespace
-
-void* operator new(std::size_t size) {
-  auto* block = static_cast<std::byte*>(std::malloc(size + header));
-  if (block == nullptr) throw std::bad_alloc();
-  *reinterpret_cast<std::size_t*>(block) = size;
-  live += size;
-  peak = std::max(peak, live);
-  return block + header;
-}
-void operator delete(void* pointer) noexcept {
-  if (pointer == nullptr) return;
-  std::byte* block = static_cast<std::byte*>(pointer) - header;
-  live -= *reinterpret_cast<std::size_t*>(block);
-  std::free(block);
-}
-void operator delete(void* pointer, std::size_t) noexcept { operator delete(pointer); }
-
 namespace lamella::test {
 namespace {
 
 template <typename Parse>
 void expect_bounded(const std::string& input, Parse parse) {
-  const std::size_t before = live;
-  peak = live;
+  const testing::HeapPeak peak;
   try {
     parse();
   } catch (const Error& error) {
     std::printf("  (refused: %.60s)\n", error.what());
   }
-  const std::size_t used = peak - before;
+  const std::size_t used = peak.bytes();
   std::printf("  input %zu bytes, peak %zu bytes: factor %.2f\n", input.size(), used,
               static_cast<double>(used) / static_cast<double>(input.size()));
   EXPECT_LE(used, 8 * input.size() + (1u << 20));

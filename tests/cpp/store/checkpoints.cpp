@@ -4,7 +4,6 @@
 #include <cstring>
 #include <fstream>
 #include <random>
-#include <sstream>
 
 #include "base/float_bits.h"
 
@@ -90,12 +89,6 @@ void RandomCheckpoint::add(const WeightDeclaration& weight, WeightSource source)
     bytes_ += bytes;
   }
   recipe_.push_back(std::move(source));
-}
-
-std::string content(const std::filesystem::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return std::move(text).str();
 }
 
 }  // namespace lamella::testing

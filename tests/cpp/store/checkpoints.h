@@ -40,7 +40,4 @@ class RandomCheckpoint {
   io::TensorTable tensors_;
 };
 
-/// The file's bytes; empty where there is none.
-[[nodiscard]] std::string content(const std::filesystem::path& path);
-
 }  // namespace lamella::testing

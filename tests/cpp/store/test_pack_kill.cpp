@@ -18,6 +18,7 @@
 namespace lamella::testing {
 namespace {
 
+using test::content;
 using test::TemporaryFolder;
 
 enum class End : std::uint8_t { done, killed, refused, other };

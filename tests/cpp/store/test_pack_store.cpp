@@ -18,6 +18,7 @@ namespace lamella::testing {
 namespace {
 
 using io::StorageType;
+using test::content;
 using test::expect_error;
 using test::TemporaryFolder;
 
