@@ -27,7 +27,7 @@ namespace lamella {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
   const std::uint32_t magnitude = static_cast<std::uint32_t>(bits & 0x7fff) << 13;  // in fp32's places
   const std::uint32_t exponent = magnitude & 0x0f800000;
-  const std::uint32_t normal = magnitude + (112u << 23);                     // from bias 15 to bias 127
+  const std::uint32_t normal = magnitude + (112u << 23);  // from bias 15 to bias 127
   const std::uint32_t finite = select(exponent == 0, scaled(bits & 0x3ff, 0x1p-24f), normal);
   const std::uint32_t special = magnitude | 0x7f800000;  // infinity and NaN
   return std::bit_cast<float>(select(exponent == 0x0f800000, special, finite) | sign);

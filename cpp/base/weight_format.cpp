@@ -31,18 +31,20 @@ std::string to_string(const WeightFormat& format) {
 void validate(const WeightFormat& format) {
   const auto require = [&](bool holds, const char* rule) {
     if (!holds)
-      throw Error(ErrorCode::invalid_argument, concat("no kernel reads the weight format ", to_string(format), ": ", rule));
+      throw Error(ErrorCode::invalid_argument,
+                  concat("no kernel reads the weight format ", to_string(format), ": ", rule));
   };
   const bool grouped = format.group != 0;
   require(format.group >= 0 && format.group % 32 == 0, "a group is a multiple of 32 inputs");
   if (!is_quantised(format)) {
-    require(!grouped && format.scale == Scale::none && format.offset == Offset::none &&
-                format.input == LinearInput::dtype,
-            "floats have neither groups nor scales");
+    require(
+        !grouped && format.scale == Scale::none && format.offset == Offset::none && format.input == LinearInput::dtype,
+        "floats have neither groups nor scales");
     return;
   }
   require(format.element != Element::i4 || grouped, "int4 needs groups");
-  require(format.scale == (grouped ? Scale::f16 : Scale::f32), "a whole row has a float32 scale, a group a float16 one");
+  require(format.scale == (grouped ? Scale::f16 : Scale::f32),
+          "a whole row has a float32 scale, a group a float16 one");
   require(grouped || format.offset == Offset::none, "an offset needs groups");
 }
 

@@ -12,9 +12,7 @@ class Binder {
   Binder(const Plan& plan, const Op& op, const KernelTable& kernels, const Places& places)
       : plan_(plan), op_(op), a_(op.attributes), kernels_(kernels), places_(places) {}
 
-  BoundOp operator()() const {
-    return {.kernel = name(), .rows = rows(), .call = call()};
-  }
+  BoundOp operator()() const { return {.kernel = name(), .rows = rows(), .call = call()}; }
 
  private:
   /// "avx512/norm_qkv (int8)": the set, the op and the formats of its matrices.
@@ -125,11 +123,10 @@ class Binder {
                                         .width = out_width()});
   }
   AnyCall linear() const {
-    return with(kernels_.linear, LinearArgs{.x = in(0),
-                                            .weight = places_.matrix(plan_.matrix(op_).id),
-                                            .y = out(0),
-                                            .y_f32 = is_f32(0),
-                                            .tokens = 0});
+    return with(
+        kernels_.linear,
+        LinearArgs{
+            .x = in(0), .weight = places_.matrix(plan_.matrix(op_).id), .y = out(0), .y_f32 = is_f32(0), .tokens = 0});
   }
   HeadsLayoutArgs heads_layout() const {
     return {.x = in(0), .y = out(0), .tokens = 0, .heads = a_.heads, .head_dim = a_.head_dim};
@@ -201,9 +198,7 @@ class Binder {
     const WeightDeclaration* weight = is_vector(slot) ? plan_.weight(op_, slot) : nullptr;
     return weight == nullptr ? nullptr : places_.vector(weight->id);
   }
-  const float* only_vector() const {
-    return places_.vector(plan_.weight(op_.weights.at(0)).id);
-  }
+  const float* only_vector() const { return places_.vector(plan_.weight(op_.weights.at(0)).id); }
 
   std::byte* buffer(BufferId id) const { return places_.buffer(id); }
   std::byte* in(std::size_t i) const { return buffer(op_.inputs.at(i)); }

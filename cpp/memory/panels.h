@@ -29,9 +29,9 @@ inline constexpr std::int64_t panel_outputs = tile_outputs * panel_tiles;
 /// Where everything of a packed matrix lies, in bytes from its start.
 struct PanelLayout {
   std::int64_t outputs = 0, inputs = 0;
-  std::int64_t word_inputs = 1;   // M
+  std::int64_t word_inputs = 1;  // M
   std::int64_t group_inputs = 0;  // inputs of every block but the last; ungrouped: all
-  std::int64_t groups = 1;        // blocks of a panel
+  std::int64_t groups = 1;  // blocks of a panel
   std::int64_t scale_bytes = 0, offset_bytes = 0;  // of one output and group
 
   [[gnu::always_inline]] PanelLayout(const WeightFormat& format, std::int64_t outputs_, std::int64_t inputs_) noexcept
@@ -66,7 +66,8 @@ struct PanelLayout {
   [[nodiscard, gnu::always_inline]] std::int64_t words() const noexcept {
     return (groups - 1) * (group_inputs / word_inputs) + words_of(groups - 1);
   }
-  [[nodiscard, gnu::always_inline]] std::int64_t block_bytes(std::int64_t group, std::int64_t tile_count) const noexcept {
+  [[nodiscard, gnu::always_inline]] std::int64_t block_bytes(std::int64_t group,
+                                                             std::int64_t tile_count) const noexcept {
     return tile_count * tile_outputs * (words_of(group) * 4 + scale_bytes + offset_bytes);
   }
   [[nodiscard, gnu::always_inline]] std::int64_t panel_bytes(std::int64_t tile_count) const noexcept {

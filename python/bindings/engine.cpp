@@ -276,9 +276,8 @@ void bind_engine(nb::module_& m) {
       },
       "threads"_a, Released(), "Bytes/s that this many threads read from memory; None where too little of it is free.");
   m.def(
-      "measure_peak_flops",
-      [](int threads) { return cpu::measure_peak_flops(cpu::default_kernel_set(), threads); }, "threads"_a,
-      Released(), "fp32 FLOP/s of this many threads, from registers.");
+      "measure_peak_flops", [](int threads) { return cpu::measure_peak_flops(cpu::default_kernel_set(), threads); },
+      "threads"_a, Released(), "fp32 FLOP/s of this many threads, from registers.");
 }
 
 }  // namespace lamella

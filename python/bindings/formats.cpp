@@ -54,7 +54,9 @@ std::int64_t bytes_of(const ModelSpec& spec, const std::vector<WeightFormat>& fo
 void bind_formats(nb::module_& m) {
   nb::class_<WeightFormat>(m, "WeightFormat", "How a weight matrix's numbers are written down (weight_format.h).")
       .def("__str__", [](const WeightFormat& format) { return to_string(format); })
-      .def("__eq__", [](const WeightFormat& a, const WeightFormat& b) { return a == b; })
+      .def(
+          "__eq__", [](const WeightFormat& a, const WeightFormat& b) { return a == b; }, nb::is_operator(),
+          nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__hash__", [](const WeightFormat& format) { return nb::hash(nb::str(to_string(format).c_str())); });
 
   nb::class_<NamedChoice>(m, "FormatChoice", "What becomes of one weight of a checkpoint.")

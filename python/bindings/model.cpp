@@ -156,7 +156,8 @@ void bind_weights(nb::module_& m) {
       .def_prop_ro("segment", [](const WeightDeclaration& w) { return to_string(w.segment); });
   m.def("declare_weights", &declare_weights, "spec"_a, "Every weight that the model needs, in execution order.");
   m.def("parameter_count", &parameter_count, "spec"_a, "Number of parameters, tied weights once.");
-  m.def("validate", nb::overload_cast<const ModelSpec&>(&validate), "spec"_a, "Raises CheckpointError when a field is out of range or contradicts another.");
+  m.def("validate", nb::overload_cast<const ModelSpec&>(&validate), "spec"_a,
+        "Raises CheckpointError when a field is out of range or contradicts another.");
   m.def(
       "rope_frequencies",
       [](const RopeSpec& spec, std::int64_t sequence_length) {

@@ -672,12 +672,56 @@ def rope_frequencies(spec: RopeSpec, sequence_length: int) -> tuple[list[float],
     (inverse frequencies in radians per token, factor of cos and sin) for a sequence of that many tokens.
     """
 
+class WeightFormat:
+    """How a weight matrix's numbers are written down (weight_format.h)."""
+
+    def __str__(self) -> str: ...
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+class FormatChoice:
+    """What becomes of one weight of a checkpoint."""
+
+    @property
+    def weight(self) -> str:
+        """Canonical name."""
+
+    @property
+    def stored(self) -> str:
+        """The type in the file, by the container's name."""
+
+    @property
+    def format(self) -> WeightFormat: ...
+
+    @property
+    def conversion(self) -> str:
+        """kept, rounded, converted, quantised or expanded."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes in memory."""
+
+def choose_formats(spec: ModelSpec, recipe: Sequence[WeightSource], tensors: TensorTable, quantization: str, dtype: DataType) -> list[FormatChoice]:
+    """
+    One choice a declared weight, in their order. `quantization` is a preset's name; "none" keeps what is stored.
+    """
+
+def choose_formats_for_shape(spec: ModelSpec, quantization: str, dtype: DataType) -> list[WeightFormat]:
+    """Formats for a shape without a checkpoint, one a declared weight."""
+
+def resident_bytes(spec: ModelSpec, weight_formats: Sequence[WeightFormat]) -> int:
+    """Bytes that the weights take in memory."""
+
 class DataType(enum.Enum):
     float32 = 0
 
-    bfloat16 = 1
+    float16 = 1
 
-    int32 = 2
+    bfloat16 = 2
+
+    int32 = 3
 
 class StepShape:
     """
@@ -756,7 +800,7 @@ class ExplainRow:
     @property
     def measured_s(self) -> float | None: ...
 
-def explain_plan(spec: ModelSpec, dtype: DataType, deep_fusion: bool, shape: StepShape, roofline: Roofline) -> list[ExplainRow]:
+def explain_plan(spec: ModelSpec, dtype: DataType, weight_formats: Sequence[WeightFormat], deep_fusion: bool, shape: StepShape, roofline: Roofline) -> list[ExplainRow]:
     """
     Rows of the plan for a model that is not loaded: costs and roofline, no kernels and no measured times.
     """
@@ -767,7 +811,7 @@ def plan_table(spec: ModelSpec, dtype: DataType, deep_fusion: bool, shape: StepS
 def memory_table(spec: ModelSpec, dtype: DataType, deep_fusion: bool, shape: StepShape) -> str:
     """Where each buffer of the plan lies in its one allocation."""
 
-def weight_bytes_per_step(spec: ModelSpec, dtype: DataType, shape: StepShape) -> int:
+def weight_bytes_per_step(spec: ModelSpec, dtype: DataType, weight_formats: Sequence[WeightFormat], shape: StepShape) -> int:
     """Bytes of weights that one step reads."""
 
 class SamplingParams:
@@ -829,10 +873,16 @@ class Progress:
 class EngineConfig:
     """Limits and switches of an engine; see lamella.Engine."""
 
-    def __init__(self, *, dtype: DataType, deep_fusion: bool, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None) -> None: ...
+    def __init__(self, *, dtype: DataType, weight_formats: Sequence[WeightFormat], deep_fusion: bool, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None) -> None:
+        """
+        `weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.
+        """
 
     @property
     def dtype(self) -> DataType: ...
+
+    @property
+    def weight_formats(self) -> list[WeightFormat]: ...
 
     @property
     def deep_fusion(self) -> bool: ...

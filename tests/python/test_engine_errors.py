@@ -306,7 +306,7 @@ def test_a_decoder_does_not_encode_and_an_encoder_does_not_generate(
         ("threads", 1.5, "threads is 1.5; expected a whole number"),
         ("seed", -1, "seed is -1"),
         ("deep_fusion", "no", "deep_fusion is 'no'; expected True or False"),
-        ("kernels", "avx9", "this machine has"),
+        ("kernels", "avx9", "this machine runs"),
         ("kernels", 9, "kernels is 9"),
     ],
 )

@@ -90,7 +90,10 @@ def test_G_an_interrupt_ends_loading(smollm2_path: Path, progress: Callable[[int
     from lamella.engine_options import EngineOptions
 
     checkpoint = open_model(smollm2_path)
-    config = EngineOptions(dtype="float32").config(checkpoint.stored_dtype)
+    options = EngineOptions(dtype="float32", quantization="int4")  # the search for clips takes seconds
+    dtype = options.resolved_dtype(checkpoint.stored_dtype)
+    formats = [choice.format for choice in checkpoint.choose_formats(options.preset, dtype)]
+    config = options.config(dtype, formats)
     parts = (checkpoint.spec, checkpoint.recipe, checkpoint.tensors, config)
     interrupted(lambda: _core.open_engine(*parts, threads=2, progress=progress), pause=0.011)
     _core.open_engine(*parts, threads=2, progress=progress)

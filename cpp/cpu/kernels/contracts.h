@@ -77,9 +77,9 @@ struct EmbedArgs {
   const std::int32_t* token_ids;  // [tokens]
   const std::int32_t* positions;  // [tokens]
   const std::int32_t* token_types;  // [tokens]
-  PackedMatrix token_table;     // [vocab][width]
+  PackedMatrix token_table;  // [vocab][width]
   PackedMatrix position_table;  // [rows][width] or no data
-  PackedMatrix type_table;      // [types][width] or no data
+  PackedMatrix type_table;  // [types][width] or no data
   void* y;  // [tokens][width]
   std::int64_t tokens, width;
   std::int32_t position_offset;  // row = position + offset

@@ -10,7 +10,9 @@ namespace lamella {
 /// The type of an element of a plan buffer or of a resident weight. What checkpoints store is `StorageType` (io).
 enum class DataType : std::uint8_t { f32, f16, bf16, i32 };
 
-[[nodiscard]] constexpr std::size_t size_of(DataType type) noexcept { return type == DataType::bf16 || type == DataType::f16 ? 2 : 4; }
+[[nodiscard]] constexpr std::size_t size_of(DataType type) noexcept {
+  return type == DataType::bf16 || type == DataType::f16 ? 2 : 4;
+}
 
 [[nodiscard]] constexpr std::string_view to_string(DataType type) noexcept {
   switch (type) {

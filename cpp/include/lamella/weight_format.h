@@ -43,8 +43,7 @@ inline constexpr WeightFormat int4_a8{
     .element = Element::i4, .group = 32, .scale = Scale::f16, .input = LinearInput::int8};
 // GGUF's, bit for bit.
 inline constexpr WeightFormat q4_0 = int4;
-inline constexpr WeightFormat q4_1{
-    .element = Element::i4, .group = 32, .scale = Scale::f16, .offset = Offset::minimum};
+inline constexpr WeightFormat q4_1{.element = Element::i4, .group = 32, .scale = Scale::f16, .offset = Offset::minimum};
 inline constexpr WeightFormat q8_0{.element = Element::i8, .group = 32, .scale = Scale::f16};
 }  // namespace formats
 

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <limits>
 
-#include "checkpoint_files.h"
 #include "base/float_bits.h"
+#include "checkpoint_files.h"
 
 namespace lamella::test {
 namespace {
@@ -211,9 +211,7 @@ TEST(Expand, EveryMxfp4Scale) {
 
 TEST(Expand, EveryNvfp4Scale) {
   for (int bits = 0; bits < 256; ++bits) {
-    const float scale = bits == 0x7f   ? 0
-                        : bits == 0xff ? 480
-                                       : f32_from_f8_e4m3(static_cast<std::uint8_t>(bits & 127));
+    const float scale = bits == 0x7f ? 0 : bits == 0xff ? 480 : f32_from_f8_e4m3(static_cast<std::uint8_t>(bits & 127));
     const auto values = expand(
         StorageType::nvfp4, std::string(3, '\0') + std::string(1, static_cast<char>(bits)) + std::string(32, '\xb2'));
     EXPECT_EQ(values[48], scale) << bits;

@@ -14,9 +14,8 @@ constexpr bool multiplies_bf16_pairs = false;
 
 LAMELLA_INLINE void pack_quad(const std::int32_t* codes, std::int32_t* words) {
   for (int half = 0; half < 2; ++half)
-    words[half] =
-        static_cast<std::int32_t>((static_cast<std::uint32_t>(codes[half]) & 0xffffu) |
-                                  static_cast<std::uint32_t>(codes[half + 2]) << 16);
+    words[half] = static_cast<std::int32_t>((static_cast<std::uint32_t>(codes[half]) & 0xffffu) |
+                                            static_cast<std::uint32_t>(codes[half + 2]) << 16);
 }
 
 /// sum + the products of each lane's four bytes with the four activation codes.

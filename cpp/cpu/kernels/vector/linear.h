@@ -34,21 +34,19 @@ LAMELLA_INLINE void multiply_all(const T* x, const PackedMatrix& matrix, std::in
     const std::int64_t count = smaller(token_tile, tokens - first);
     TileBuilder<T> builder(x + first * matrix.inputs, count, matrix.inputs, worker.scratch);
     const TokenTile& tile = builder.with(matrix);
-    each_panel(mine, matrix.outputs, [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs)
-                                         LAMELLA_BODY {
-                                           multiply_tiles<T>(tile, matrix, begin, end, results, panel_outputs);
-                                           for (std::int64_t i = 0; i < count; ++i)
-                                             epilogue(results + i * panel_outputs, first + i, o, outputs);
-                                         });
+    each_panel(mine, matrix.outputs,
+               [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
+                 multiply_tiles<T>(tile, matrix, begin, end, results, panel_outputs);
+                 for (std::int64_t i = 0; i < count; ++i) epilogue(results + i * panel_outputs, first + i, o, outputs);
+               });
   }
 }
 
 template <typename T, typename Y>
 void linear_into(const LinearArgs& a, const Worker& worker) {
   multiply_all(static_cast<const T*>(a.x), a.weight, a.tokens, worker,
-               [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
-                 store_row(static_cast<Y*>(a.y) + t * a.weight.outputs + o, row, outputs);
-               });
+               [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs)
+                   LAMELLA_BODY { store_row(static_cast<Y*>(a.y) + t * a.weight.outputs + o, row, outputs); });
 }
 
 template <typename T>

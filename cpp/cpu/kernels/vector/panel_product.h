@@ -60,8 +60,7 @@ LAMELLA_INLINE void load_sums(Vector (&sums)[N][V], const TilePlace& place) {
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v)
-      sums[n][v] = load_bits<Vector>(place.y + n * place.y_stride + std::int64_t{v} * lanes);
+    for (int v = 0; v < V; ++v) sums[n][v] = load_bits<Vector>(place.y + n * place.y_stride + std::int64_t{v} * lanes);
 }
 template <typename Vector, int V, int N>
 LAMELLA_INLINE void store_sums(const Vector (&sums)[N][V], const TilePlace& place) {
@@ -80,7 +79,8 @@ LAMELLA_INLINE void each_word(const std::byte* at, std::int64_t stride, std::int
   for (std::int64_t w = begin; w < end; ++w) {
     U32 words[V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) words[v] = load_bits<U32>(at + w * stride + std::int64_t{v} * std::int64_t{sizeof(U32)});
+    for (int v = 0; v < V; ++v)
+      words[v] = load_bits<U32>(at + w * stride + std::int64_t{v} * std::int64_t{sizeof(U32)});
     if constexpr (Few) {
 #pragma GCC unroll 4
       for (int line = 0; line < lines; ++line) __builtin_prefetch(at + w * stride + prefetch_bytes + 64 * line);
@@ -113,9 +113,8 @@ template <typename Kind, int V, int N, bool Few>
     const std::int64_t end = smaller(chunk.end_word, slice.layout.words_of(g));
     each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word, end,
                       place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
-                      [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
-                        Kind::multiply(sums, words, x + w * Kind::input_words, stride, group);
-                      });
+                      [&](const U32(&words)[V], std::int64_t w)
+                          LAMELLA_BODY { Kind::multiply(sums, words, x + w * Kind::input_words, stride, group); });
   }
   store_sums(sums, place);
 }
@@ -174,9 +173,8 @@ template <typename Kind, int V, int N, bool Few>
     }
     each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, slice.layout.words_of(g),
                       place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
-                      [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
-                        Kind::multiply(dots, words, x + w * Kind::input_words, tile.codes_stride);
-                      });
+                      [&](const U32(&words)[V], std::int64_t w)
+                          LAMELLA_BODY { Kind::multiply(dots, words, x + w * Kind::input_words, tile.codes_stride); });
     const GroupTail tail = slice.tail(g, place.vector);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
@@ -235,7 +233,8 @@ LAMELLA_INLINE void run_vectors(const PanelSlice& slice, const TokenTile& tile, 
     }
   }
   // What is left is whole tiles, which V vectors that divide a tile leave none of.
-  if constexpr (V > tile_outputs / lanes) run_vectors<Way, V / 2, MaxTokens, Few>(slice, tile, chunk, next, vector, y, y_stride);
+  if constexpr (V > tile_outputs / lanes)
+    run_vectors<Way, V / 2, MaxTokens, Few>(slice, tile, chunk, next, vector, y, y_stride);
 }
 
 /// Inputs that a chunk may have: whole groups, or whole words.
@@ -309,8 +308,12 @@ LAMELLA_INLINE void multiply_tiles(const TokenTile& tile, const PackedMatrix& ma
   for (std::int64_t at = begin; at < end;) {
     const std::int64_t panel = at / panel_tiles, first = panel * panel_tiles;
     const std::int64_t stop = smaller(end, first + panel_tiles);
-    const PanelSlice slice{matrix.data + layout.panel_offset(panel), layout, matrix.format, layout.tiles_of(panel),
-                           at - first, stop - first};
+    const PanelSlice slice{matrix.data + layout.panel_offset(panel),
+                           layout,
+                           matrix.format,
+                           layout.tiles_of(panel),
+                           at - first,
+                           stop - first};
     multiply_by_format<T>(slice, tile, y + (at - begin) * tile_outputs, y_stride);
     at = stop;
   }

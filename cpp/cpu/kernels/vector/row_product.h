@@ -103,8 +103,7 @@ LAMELLA_INLINE void multiply_rows(const T* q, std::int64_t queries, const T* k, 
       std::int64_t o = 0;
       for (; o + 4 <= keys; o += 4)
         multiply_keys<4, n>(q + t * inputs, k + o * inputs, inputs, y + t * y_stride + o, y_stride);
-      for (; o < keys; ++o)
-        multiply_keys<1, n>(q + t * inputs, k + o * inputs, inputs, y + t * y_stride + o, y_stride);
+      for (; o < keys; ++o) multiply_keys<1, n>(q + t * inputs, k + o * inputs, inputs, y + t * y_stride + o, y_stride);
     });
 }
 

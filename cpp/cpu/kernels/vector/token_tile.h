@@ -31,7 +31,7 @@ struct TokenTile {
   std::int64_t pairs_stride = 0;
   const std::int32_t* codes = nullptr;  // [tokens][stride]: quad_words words for every four inputs
   std::int64_t codes_stride = 0;
-  const float* scales = nullptr;       // [tokens]
+  const float* scales = nullptr;  // [tokens]
   const std::int32_t* sums = nullptr;  // [tokens][stride]: sums of codes, 32 inputs each, then the whole row's
   std::int64_t sums_stride = 0;
 };
