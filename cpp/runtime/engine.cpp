@@ -131,7 +131,7 @@ StepInput chunk_step(const std::vector<Chunk>& chunks, bool all_rows) {
 Engine::Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill)
     : spec_(std::move(spec)), device_(std::move(device)) {
   validate(spec_);
-  config_ = resolved(config, spec_);
+  config_ = resolved(std::move(config), spec_);
 
   memory_.kv_blocks = 1;  // a plan with the smallest pool shows what a block and the activations cost
   const Plan draft = make_plan(default_output());

@@ -68,7 +68,7 @@ bool take_q4_k(const Block& block) noexcept {
     finite = finite && is_finite(scale_bits) && is_finite(minimum_bits);
     block.scales[group] = scale_bits;
     block.offsets[group] = minimum_bits;
-    const std::uint8_t* from = codes + group / 2 * 32;
+    const std::uint8_t* from = codes + std::ptrdiff_t{32} * (group / 2);
     const int shift = group % 2 * 4;
     for (int i = 0; i < 32; ++i) block.codes[group * 32 + i] = static_cast<std::uint8_t>(from[i] >> shift & 15);
   }

@@ -43,7 +43,8 @@ GroupFit scaled_fit(const GroupValues& group, const WeightFormat& format, Roundi
   const Ends ends = ends_of(group);
   const bool searched = rounding == Rounding::clip_search && format.element == Element::i4;
   if (format.offset == Offset::none) {
-    const float scale = symmetric_scale(ends.largest(), static_cast<float>(levels / 2));
+    const std::int32_t largest_code = levels / 2;  // 7 or 127, on either side of zero
+    const float scale = symmetric_scale(ends.largest(), static_cast<float>(largest_code));
     if (searched && scale != 0.0F) return search_symmetric(group, ends);
     return {.scale = scale, .zero = code_bias(format)};
   }

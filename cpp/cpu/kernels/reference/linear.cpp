@@ -89,6 +89,7 @@ double product(const RoundedRow& x, const std::vector<CodeGroup>& groups) {
 void int8_linear(const LinearArgs& a, const Range& mine) {
   const std::int64_t inputs = a.weight.inputs;
   std::vector<RoundedRow> rows;
+  rows.reserve(static_cast<std::size_t>(a.tokens));
   for (std::int64_t t = 0; t < a.tokens; ++t) rows.push_back(round_to_int8(row_of(a.x, t, inputs), inputs));
   for (std::int64_t o = mine.begin; o < mine.end; ++o) {
     const std::vector<CodeGroup> groups = groups_of(a.weight, o);

@@ -83,7 +83,8 @@ LAMELLA_INLINE void each_word(const std::byte* at, std::int64_t stride, std::int
       words[v] = load_bits<U32>(at + w * stride + std::int64_t{v} * std::int64_t{sizeof(U32)});
     if constexpr (Few) {
 #pragma GCC unroll 4
-      for (int line = 0; line < lines; ++line) __builtin_prefetch(at + w * stride + prefetch_bytes + 64 * line);
+      for (int line = 0; line < lines; ++line)
+        __builtin_prefetch(at + w * stride + prefetch_bytes + std::int64_t{64} * line);
     } else {
       __builtin_prefetch(prefetch + (w - begin) * stride);
     }
