@@ -17,10 +17,10 @@ namespace lamella {
 namespace {
 
 /// What is read at once: long enough for the disk, short enough to be hashed while it is in the cache.
-constexpr std::uint64_t piece_bytes = 1 << 20;
+constexpr std::uint64_t part_bytes = 1 << 20;
 
 /// Bytes of a segment from `offset` on: padding before a weight, and a part of the weight in its place.
-struct Piece {
+struct Part {
   std::uint64_t offset = 0;
   std::uint64_t padding = 0;  // below io::store_line
   std::span<std::byte> room;
@@ -29,7 +29,7 @@ struct Piece {
 };
 
 /// One segment on its way into memory. A checksum runs through its segment from front to back, so that a segment is read
-/// by all threads and hashed by one at a time: whoever has read the piece that is due hashes it and all after it that
+/// by all threads and hashed by one at a time: whoever has read the part that is due hashes it and all after it that
 /// have come meanwhile, while the others read on.
 class SegmentLoad {
  public:
@@ -37,28 +37,28 @@ class SegmentLoad {
 
   void add(const io::StoreWeight& weight, std::span<std::byte> room) {
     std::uint64_t padding = weight.offset - end_;
-    for (std::uint64_t done = 0; done < room.size(); done += piece_bytes, padding = 0)
-      pieces_.push_back({.offset = weight.offset + done - padding,
-                         .padding = padding,
-                         .room = room.subspan(done, std::min(piece_bytes, room.size() - done))});
+    for (std::uint64_t done = 0; done < room.size(); done += part_bytes, padding = 0)
+      parts_.push_back({.offset = weight.offset + done - padding,
+                        .padding = padding,
+                        .room = room.subspan(done, std::min(part_bytes, room.size() - done))});
     end_ = weight.offset + room.size();
-    here_.resize(pieces_.size());
+    here_.resize(parts_.size());
   }
 
-  [[nodiscard]] const std::vector<Piece>& pieces() const noexcept { return pieces_; }
+  [[nodiscard]] const std::vector<Part>& parts() const noexcept { return parts_; }
 
-  /// Reads a piece, and hashes what is due. Any thread, each piece once.
+  /// Reads a part, and hashes what is due. Any thread, each part once.
   void load(std::size_t index, io::Reader& reader) {
-    const Piece& piece = pieces_[index];
+    const Part& part = parts_[index];
     const io::File& file = *store_.file;
-    const std::uint64_t offset = store_.header.segments[segment_].offset + piece.offset;
-    if (piece.padding > 0) {
+    const std::uint64_t offset = store_.header.segments[segment_].offset + part.offset;
+    if (part.padding > 0) {
       std::array<std::byte, io::store_line> found;
-      const auto padding = std::span(found).first(piece.padding);
+      const auto padding = std::span(found).first(part.padding);
       reader.read(file, offset, padding);
       io::check_zeros(padding, offset, concat("of segment ", name()), file.path());
     }
-    reader.read(file, offset + piece.padding, piece.room);
+    reader.read(file, offset + part.padding, part.room);
     if (hash_from(index)) io::check_segment_checksum(store_.header, segment_, hash_.digest(), file.path());
   }
 
@@ -68,33 +68,33 @@ class SegmentLoad {
     return io::segment_name(segment.layer, segment.segment);
   }
 
-  /// True for the caller that hashed the last piece.
+  /// True for the caller that hashed the last part.
   bool hash_from(std::size_t index) {
     constexpr std::array<std::byte, io::store_line> zeros{};
     std::unique_lock lock(mutex_);
     here_[index] = true;
     if (hashing_) return false;  // whoever hashes looks again before stopping
     hashing_ = true;
-    while (next_ < pieces_.size() && here_[next_]) {
-      const Piece& piece = pieces_[next_];
+    while (next_ < parts_.size() && here_[next_]) {
+      const Part& part = parts_[next_];
       lock.unlock();
-      hash_.update(std::span(zeros).first(piece.padding));
-      hash_.update(piece.room);
+      hash_.update(std::span(zeros).first(part.padding));
+      hash_.update(part.room);
       lock.lock();
       ++next_;
     }
     hashing_ = false;
-    return next_ == pieces_.size();
+    return next_ == parts_.size();
   }
 
   const PackedStore& store_;
   std::size_t segment_;
   std::uint64_t end_ = 0;  // of the last weight added
-  std::vector<Piece> pieces_;
+  std::vector<Part> parts_;
 
   std::mutex mutex_;
-  std::vector<bool> here_;  // read, by piece
-  std::size_t next_ = 0;  // the first piece that is not hashed
+  std::vector<bool> here_;  // read, by part
+  std::size_t next_ = 0;  // the first part that is not hashed
   bool hashing_ = false;
   Xxh64 hash_;  // of whoever set hashing_
 };
@@ -121,7 +121,7 @@ std::deque<SegmentLoad> segments_of(const PackedStore& store, const ResidentWeig
 
 struct Task {
   SegmentLoad* segment;
-  std::size_t piece;
+  std::size_t part;
 };
 
 /// The longest segment first: its hashing, which cannot be shared, then runs beside the reading of the others.
@@ -132,8 +132,7 @@ std::vector<Task> tasks_of(std::deque<SegmentLoad>& loads, const io::StoreHeader
                    [&](std::size_t a, std::size_t b) { return header.segments[a].bytes > header.segments[b].bytes; });
   std::vector<Task> tasks;
   for (const std::size_t segment : order)
-    for (std::size_t piece = 0; piece < loads[segment].pieces().size(); ++piece)
-      tasks.push_back({&loads[segment], piece});
+    for (std::size_t part = 0; part < loads[segment].parts().size(); ++part) tasks.push_back({&loads[segment], part});
   return tasks;
 }
 
@@ -151,11 +150,11 @@ void load_store(ResidentWeights& weights, const PackedStore& store, io::Reader& 
   std::mutex reporting;
   team.run([&](int) {
     for (std::size_t i = next.fetch_add(1); i < tasks.size() && !failed.load(); i = next.fetch_add(1)) {
-      const auto& [segment, piece] = tasks[i];
+      const auto& [segment, part] = tasks[i];
       try {
-        segment->load(piece, reader);
+        segment->load(part, reader);
         const std::lock_guard lock(reporting);
-        done += segment->pieces()[piece].bytes();
+        done += segment->parts()[part].bytes();
         if (progress) progress(done, total);
       } catch (const Error& error) {
         failed.store(true);

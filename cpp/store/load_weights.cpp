@@ -27,13 +27,13 @@ void load_weights(ResidentWeights& weights, const LoadRecipe& recipe, const io::
       const Piece piece = pieces[i];
       try {
         packer.pack(piece, rooms[piece.weight].subspan(piece.offset, piece.bytes));
+        const std::lock_guard lock(reporting);
+        done += stored_bytes(piece);
+        if (progress) progress(done, total);
       } catch (...) {
         failed.store(true);
         throw;
       }
-      const std::lock_guard lock(reporting);
-      done += stored_bytes(piece);
-      if (progress) progress(done, total);
     }
   });
   for (const std::shared_ptr<const io::File>& file : tensors.files) file->verify_unchanged();

@@ -36,6 +36,7 @@ std::vector<NamedChoice> formats_of(const PackedStore& store) {
   std::vector<WeightDeclaration> declared = declare_weights(store.header.model);
   set_formats(declared, io::declared_formats(store.header));
   std::vector<NamedChoice> named;
+  named.reserve(declared.size());
   for (const WeightDeclaration& weight : declared)
     named.push_back(named_choice(weight, to_string(weight.format), Conversion::kept));
   return named;
@@ -45,6 +46,7 @@ using SegmentTuple = std::tuple<std::string, std::uint64_t, std::uint64_t, std::
 
 std::vector<SegmentTuple> segments_of(const PackedStore& store) {
   std::vector<SegmentTuple> segments;
+  segments.reserve(store.header.segments.size());
   for (const io::StoreSegment& segment : store.header.segments)
     segments.emplace_back(io::segment_name(segment.layer, segment.segment), segment.offset, segment.bytes,
                           hex(segment.xxh64));

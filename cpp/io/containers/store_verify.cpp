@@ -39,7 +39,7 @@ std::vector<Range> padding_of(const StoreHeader& header, std::size_t index, std:
 }
 
 /// Ends a thread's work because another's was ended from outside.
-struct Stopped {};
+struct Stopped : std::exception {};
 
 /// Bytes that somebody is writing look damaged: then the file is changed, not damaged.
 [[noreturn]] void rethrow(const std::exception_ptr& failure, const File& file) {

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <functional>
 
+#include "base/check.h"
 #include "base/checksum.h"
 #include "checkpoint_files.h"
 #include "io/containers/store_verify.h"
@@ -108,10 +109,10 @@ TEST_F(DamagedStore, NamesTheSegment) {
   for (int threads = 1; threads <= 4; ++threads)
     for (const io::StoreSegment& segment : header_.segments) {
       const std::string name = io::segment_name(segment.layer, segment.segment),
-                        place = "(bytes " + std::to_string(segment.offset) + " to " +
-                                std::to_string(segment.offset + segment.bytes) + " of the file)";
+                        place =
+                            concat("(bytes ", segment.offset, " to ", segment.offset + segment.bytes, " of the file)");
       expect_damage(segment.offset, threads,
-                    {"m.lamella", "segment " + name + " " + place, "its XXH64", "copy the file"});
+                    {"m.lamella", concat("segment ", name, " ", place), "its XXH64", "copy the file"});
       if (segment.bytes % io::store_page != 0)
         expect_damage(segment.offset + segment.bytes, threads,
                       {"byte " + std::to_string(segment.offset + segment.bytes) + ", padding of segment " + name,

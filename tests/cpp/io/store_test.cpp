@@ -13,9 +13,10 @@
 namespace lamella::test {
 namespace {
 
-const std::vector<WeightFormat> every_format{formats::f32,  formats::f16,     formats::bf16, formats::int8_weight_only,
-                                             formats::int8, formats::int4_a8, formats::q4_0, formats::q4_1,
-                                             formats::q8_0};
+std::vector<WeightFormat> every_format() {
+  return {formats::f32,  formats::f16,  formats::bf16, formats::int8_weight_only, formats::int8, formats::int4_a8,
+          formats::q4_0, formats::q4_1, formats::q8_0};
+}
 
 std::vector<ModelSpec> every_spec() {
   return {tiny_spec(), testing::llama_like(3), testing::gpt2_like(), testing::neox_like(), testing::bert_like()};
@@ -24,7 +25,7 @@ std::vector<ModelSpec> every_spec() {
 TEST(Store, ComesBackAsItWas) {
   for (const ModelSpec& spec : every_spec()) {
     SCOPED_TRACE(spec.family);
-    const std::string file = store_file(spec, every_format);
+    const std::string file = store_file(spec, every_format());
     const TemporaryFolder folder;
     const io::File opened(folder.write(std::filesystem::path(io::store_file_name), file));
     const io::StoreHeader header = io::read_store_header(opened);
@@ -44,7 +45,7 @@ TEST(Store, ComesBackAsItWas) {
 TEST(Store, PlacesFollowTheDesign) {
   for (const ModelSpec& spec : every_spec()) {
     SCOPED_TRACE(spec.family);
-    const io::StoreHeader header = io::plan_store(spec, DataType::f32, {}, formats_in_turn(spec, every_format));
+    const io::StoreHeader header = io::plan_store(spec, DataType::f32, {}, formats_in_turn(spec, every_format()));
     std::uint64_t end = header.header_bytes;
     for (std::size_t i = 0; i < header.segments.size(); ++i) {
       const io::StoreSegment& segment = header.segments[i];
@@ -81,7 +82,7 @@ TEST(Store, PlacesFollowTheDesign) {
 
 /// Bytes written down once, so that a change of the format is seen.
 TEST(Store, TheFormatStays) {
-  const std::string file = store_file(tiny_spec(), every_format);
+  const std::string file = store_file(tiny_spec(), every_format());
   EXPECT_EQ(file.substr(0, 16), std::string("LAMELLA\0\1\0\0\0\0\0\0\0", 16));
   EXPECT_EQ(hex(xxh64(bytes_of(file))), "f078d7126e62163f");
   EXPECT_EQ(parse_store(file).digest, "sha256:bfbe6ce47ac69eecca69c9cf48c369d219501cb159b073b01d4ccbb2ba0c4d0b");

@@ -68,7 +68,7 @@ class Watched final : public io::Reader {
 TEST(LoadStore, EveryByteComesToItsPlace) {
   const TemporaryFolder folder;
   std::uint64_t seed = 1;
-  for (ModelSpec spec :
+  for (const ModelSpec& spec :
        {test::tiny_spec(), llama_like(3), gpt2_like(), neox_like(), bert_like(), with_long_embedding(5)})
     for (int threads = 1; threads <= 4; ++threads) {
       SCOPED_TRACE(concat(spec.family, ", ", threads, " threads"));

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -131,6 +132,26 @@ TEST_F(LoadWeights, A8_RefusesMissingTensorsAndMissingSources) {
   write(counted(24), {rows, columns});
   EXPECT_EQ(failure({.weight = "query", .tensor = "absent"}), ErrorCode::invalid_checkpoint);
   EXPECT_EQ(failure({.weight = "other", .tensor = "t"}), ErrorCode::invalid_checkpoint);
+}
+
+TEST_F(LoadWeights, G_AnInterruptEndsTheLoadOnAllThreads) {
+  constexpr std::int64_t many = 6'000'000;  // many reads of each thread
+  std::vector<float> values(many, 1.0F);
+  write(values, {many / 6, 6});
+  ResidentWeights weights({{.id = {Slot::query, -1}, .rows = many / 6, .columns = 6}});
+  struct Interrupted : std::exception {};
+  for (int threads = 1; threads <= 4; ++threads) {
+    ThreadTeam team(threads);
+    io::PreadReader reader;
+    int calls = 0;
+    EXPECT_THROW(load_weights(weights, {{.weight = "query", .tensor = "t"}}, table_, reader, team,
+                              [&](std::uint64_t done, std::uint64_t total) {
+                                ASSERT_LT(done, total);
+                                if (++calls == 2) throw Interrupted();
+                              }),
+                 Interrupted);
+    EXPECT_LE(calls, 1 + threads);  // a thread that was between its look at the others and its report reports once more
+  }
 }
 
 TEST_F(LoadWeights, A11_AFileCutShortIsAnErrorNotASignal) {
