@@ -83,9 +83,10 @@ class StoreWeights:
     def choose_formats(self, preset: str, dtype: _core.DataType) -> list[_core.FormatChoice]:
         """Errors: `InvalidArgumentError` for a preset."""
         if preset != "none":
+            origin = self.store.source.get("model", "the model")[:256]
             raise InvalidArgumentError(
                 f"quantization is {preset!r}, but {self.store.path} is a packed store, whose weights stay "
-                f"{_listed(list(self.stored()))}: leave quantization out, or pack the model once more: "
+                f"{_listed(list(self.stored()))}: leave quantization out, or pack {origin!r} once more: "
                 f"lamella pack MODEL OUT --quantization {preset}"
             )
         return self.store.formats()

@@ -194,11 +194,15 @@ def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
         ("vocabulary", str(model["vocab"])),
         ("context", f"{model['context']} tokens"),
     ]
-    for kind, held in model.get("stored", {}).items():
-        lines.append((f"stored as {kind}", f"{held['tensors']} tensors, {bytes_text(held['bytes'])}"))
-    if "store" in model:
+    held = [
+        (kind, f"{tensors['tensors']} tensors, {bytes_text(tensors['bytes'])}")
+        for kind, tensors in model.get("stored", {}).items()
+    ]
+    if "store" in model:  # whose weights are kept
         lines += _store_lines(model["store"])
-    if "store" not in model:  # a store's are kept
+        lines += [("holds", f"{kind}: {size}") for kind, size in held]
+    else:
+        lines += [(f"stored as {kind}", size) for kind, size in held]
         lines += conversion_lines(model.get("weights", []))
     if "tokenizer" in model:
         tokenizer = model["tokenizer"]
