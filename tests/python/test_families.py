@@ -15,6 +15,7 @@ from random_models import FAMILIES, ORDINARY, draw
 DECODERS = [family for family in FAMILIES if family != "bert"]
 DRAWS = 4
 FP32_BOUND, BF16_BOUND = 1e-5, 2e-2
+QUANTISED_BOUNDS = {"int8_weight_only": 4e-2, "int8": 6e-2}
 GREEDY_TOKENS = 64
 LONGEST_PROMPT = 32  # with 64 tokens it fills the shortest context that random_models draws
 
@@ -93,6 +94,45 @@ def test_bert_rows_and_pooler_equal_transformers(dtype: str, number: int, seed: 
         else:
             with pytest.raises(lamella.CheckpointError, match="no pooler"):
                 engine.encode(batch, pooling="pooler")
+
+
+@pytest.mark.parametrize("number", range(DRAWS))
+@pytest.mark.parametrize("quantization", QUANTISED_BOUNDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_is_near_transformers_in_fp32(
+    family: str, quantization: str, number: int, seed: int, tmp_path: Path
+) -> None:
+    model = draw(family, seed + number, tmp_path, gain=ORDINARY)
+    rng = random.Random(seed + number)
+    batch = prompts(rng, model.config.vocab_size, rng.randint(1, 9), LONGEST_PROMPT)
+    with lamella.Engine(tmp_path, dtype="float32", quantization=quantization) as engine:
+        if family == "bert":
+            rows = engine.encode(batch, pooling=None)
+            with torch.no_grad():
+                encoder = getattr(model, "bert", model)
+                references = [encoder(torch.tensor([prompt])).last_hidden_state[0].numpy() for prompt in batch]
+        else:
+            rows, references = engine.logits(batch), [reference_logits(model, prompt) for prompt in batch]
+    error = relative_error(np.concatenate(rows), np.concatenate(references))
+    print(f"{family} seed {seed + number}: {quantization} relative error {error:.2e}, {model.config.to_diff_dict()}")
+    assert error <= QUANTISED_BOUNDS[quantization]
+
+
+@pytest.mark.parametrize("quantization", ["int8_weight_only", "int4"])
+@pytest.mark.parametrize("family", DECODERS)
+def test_weight_only_formats_give_what_the_oracle_gives(
+    family: str, quantization: str, seed: int, tmp_path: Path
+) -> None:
+    # The oracle expands each row of weights to fp32. Int8 inputs are compared op by op (tests/cpp): where two correct
+    # sums differ in their last bit, an input may round to the neighbouring code, and a model carries that on.
+    model = draw(family, seed, tmp_path)
+    rng = random.Random(seed)
+    batch = prompts(rng, model.config.vocab_size, 5, 60)
+    results = {}
+    for kernels in (None, "reference"):
+        with lamella.Engine(tmp_path, dtype="float32", quantization=quantization, kernels=kernels) as engine:
+            results[kernels] = np.concatenate(engine.logits(batch))
+    assert relative_error(results[None], results["reference"]) <= FP32_BOUND
 
 
 @pytest.mark.parametrize("family", DECODERS)
