@@ -136,8 +136,13 @@ class Packing {
     } else {
       start_afresh(file);
     }
-    write(file, reader, team);
-    publish(file);
+    try {
+      write(file, reader, team);
+      publish(file);
+    } catch (const Error& error) {
+      if (is_about_input(error.code())) discard(file);
+      throw;
+    }
     return report();
   }
 
@@ -207,6 +212,17 @@ class Packing {
     meter_.set(kept_bytes_);
   }
 
+  /// Whether the input must change before the packing can succeed: then there is nothing to go on with.
+  static bool is_about_input(ErrorCode code) noexcept {
+    return code == ErrorCode::invalid_checkpoint || code == ErrorCode::unsupported_model ||
+           code == ErrorCode::checkpoint_changed;
+  }
+
+  void discard(const io::OutputFile& file) const {
+    io::remove_file(file.path());
+    io::remove_file(journal_.path());
+  }
+
   void start_afresh(io::OutputFile& file) {
     if (target_.notice && (!journal_.is_new() || file.size() > 0))
       target_.notice(concat(file.path(),
@@ -218,8 +234,7 @@ class Packing {
     try {
       file.reset(header_.file_bytes);
     } catch (...) {
-      io::remove_file(file.path());
-      io::remove_file(journal_.path());
+      discard(file);
       throw;
     }
     file.sync();

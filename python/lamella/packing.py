@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _core, hub_cache
-from .companions import companions_of, place_companions
 from .engine_options import EngineOptions
 from .errors import InvalidArgumentError, StorageError
 from .model_weights import TensorWeights
@@ -82,6 +81,7 @@ def pack(
             or an `out` inside the model's folder.
     """
     from .checkpoint import open_model
+    from .companions import companions_of, place_companions
 
     options = EngineOptions(dtype=dtype, quantization=quantization, threads=threads)
     check_flag("force", force)

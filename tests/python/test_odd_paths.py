@@ -33,7 +33,7 @@ def folder(seed: int, tmp_path: Path) -> Path:
 def test_a_folder_whose_name_is_not_utf8_opens(folder: Path, as_path: type) -> None:
     with lamella.Engine(as_path(folder), threads=1) as engine, lamella.Engine(folder.parent / "plain") as plain:
         assert engine.generate([5], max_tokens=3).token_ids == plain.generate([5], max_tokens=3).token_ids
-    files = open_model(as_path(folder)).files
+    files = open_model(as_path(folder)).weights.files
     assert files and all(file.exists() and file.parent.name == NAME for file in files)
 
 

@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <csignal>
 #include <mutex>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -34,7 +33,7 @@ std::recursive_mutex mutex;  // the calls below call one another
 bool armed = false, broken = false;
 BreakingPoint point;
 int calls = 0;
-std::mt19937_64 random_bits;
+std::uint64_t random_state = 0;
 std::vector<Write> writes, doomed;
 std::vector<Growth> growths;
 std::vector<NameChange> names;
@@ -52,7 +51,12 @@ void really_rename(const std::string& from, const std::string& to) {
 }
 void really_unlink(const std::string& name) { static_cast<void>(::unlinkat(AT_FDCWD, name.c_str(), 0)); }
 
-bool toss() { return (random_bits() & 1U) != 0; }
+/// One of [0, count).
+std::uint64_t draw(std::uint64_t count) {
+  random_state = random_state * 6364136223846793005 + 1442695040888963407;
+  return (random_state >> 33) % count;
+}
+bool toss() { return draw(2) != 0; }
 
 /// Zeros in place of what was written; of `some`, about every other sector.
 void lose(const Write& write, bool some) {
@@ -71,7 +75,7 @@ void lose_what_is_not_synced() {
   for (const Growth& growth : growths)
     if (toss()) static_cast<void>(::syscall(SYS_ftruncate, growth.file, growth.size_before));
   // The last changes of names are lost, or the last but few: a drive keeps the order of a folder's changes.
-  for (std::size_t lost = random_bits() % (names.size() + 1); lost > 0; --lost) {
+  for (std::size_t lost = draw(names.size() + 1); lost > 0; --lost) {
     const NameChange& change = names.back();
     if (!change.to.empty()) really_rename(change.to, change.from);
     if (!change.saved.empty()) really_rename(change.saved, change.to.empty() ? change.from : change.to);
@@ -116,7 +120,7 @@ std::string saved_name(const std::string& name) {
 
 void break_calls(const BreakingPoint& at) {
   point = at;
-  random_bits.seed(at.seed);
+  random_state = at.seed;
   calls = 0;
   armed = true;
 }
