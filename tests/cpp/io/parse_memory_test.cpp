@@ -6,13 +6,18 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
+#include "base/check.h"
 #include "counting_new.h"
 #include "io/containers/gguf.h"
 #include "io/containers/json.h"
 #include "io/containers/safetensors.h"
 #include "io/containers/safetensors_index.h"
+#include "io/containers/spec_json.h"
 #include "lamella/error.h"
+#include "specs.h"
+#include "store_files.h"
 
 namespace lamella::test {
 namespace {
@@ -113,6 +118,70 @@ TEST(ParseMemory, P3_Gguf) {
                raw<std::uint32_t>(0) + raw<std::uint64_t>(0);
   }
   check_head(300'000, 0, tensors);
+}
+
+/// A store's head with other lists in it than its own.
+class StoreHead {
+ public:
+  explicit StoreHead(const io::StoreHeader& header)
+      : whole_(io::encode_store_header(header)), file_bytes_(header.file_bytes) {
+    const std::string text =
+        whole_.substr(io::store_prologue_bytes, whole_.find('\0', io::store_prologue_bytes) - io::store_prologue_bytes);
+    const std::size_t segments = text.find(segments_key) + segments_key.size(), weights = text.find(weights_key);
+    front_ = text.substr(0, segments);
+    segments_ = text.substr(segments, weights - segments);
+    weights_ = text.substr(weights + weights_key.size(), text.rfind("]}") - weights - weights_key.size());
+  }
+
+  void check() const { check(whole_, file_bytes_); }
+  void check_with_segments(const std::string& list) const {
+    check_text(concat(front_, list, weights_key, weights_, "]}"));
+  }
+  void check_with_weights(const std::string& list) const {
+    check_text(concat(front_, segments_, weights_key, list, "]}"));
+  }
+  /// `from` stands in the model, or before it.
+  void check_with(const std::string& from, const std::string& to) const {
+    std::string front = front_;
+    const std::size_t at = front.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    check_text(concat(front.replace(at, from.size(), to), segments_, weights_key, weights_, "]}"));
+  }
+
+ private:
+  static void check(const std::string& head, std::uint64_t file_bytes) {
+    expect_bounded(head, [&] { (void)io::parse_store_header(std::as_bytes(std::span(head)), file_bytes, "x"); });
+  }
+  static void check_text(const std::string& metadata) {
+    constexpr std::uint64_t file_bytes = std::uint64_t{1} << 40;
+    check(sealed(metadata, file_bytes), file_bytes);
+  }
+
+  static constexpr std::string_view segments_key = "\"segments\":[", weights_key = "],\n\"weights\":[";
+  std::string whole_, front_, segments_, weights_;
+  std::uint64_t file_bytes_;
+};
+
+TEST(ParseMemory, P3_Store) {
+  for (const ModelSpec& spec : {testing::llama_like(1000), testing::gpt2_like(1000), testing::neox_like(1000)}) {
+    const StoreHead head(io::plan_store(spec, DataType::f32, {}, formats_in_turn(spec, {formats::f32, formats::q4_1})));
+    head.check();
+    head.check_with_weights("");
+  }
+  const ModelSpec small = testing::llama_like(1);
+  const StoreHead head(io::plan_store(small, DataType::f32, {}, formats_in_turn(small, {formats::f32})));
+  head.check_with_segments(repeat("0", 1'000'000, ","));
+  head.check_with_segments(
+      repeat(R"({"layer":0,"segment":"head","offset":0,"bytes":0,"xxh64":"0000000000000000"})", 100'000, ","));
+  head.check_with_weights(repeat(
+      R"({"name":"head","segment":0,"offset":0,"bytes":0,"rows":1,"columns":1,"format":{"element":"f32","group":0,)"
+      R"("scale":"none","offset":"none","input":"dtype"}})",
+      100'000, ","));
+  head.check_with("\"long_factor\":[]", "\"long_factor\":[" + repeat("1", 1'000'000, ",") + "]");
+  head.check_with("\"source\":{}", "\"source\":{\"x\":\"" + std::string(4'000'000, 'x') + "\"}");
+  const std::string text = to_json(small), layer = text.substr(text.find("\"layers\":[") + 10);
+  const std::string one = layer.substr(0, layer.find("],\"head\""));
+  head.check_with("\"layers\":[", "\"layers\":[" + repeat(one, 10'000, ",") + ",");
 }
 
 }  // namespace

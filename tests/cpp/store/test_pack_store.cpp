@@ -12,6 +12,7 @@
 #include "memory/resident_weights.h"
 #include "packing.h"
 #include "specs.h"
+#include "store/load_store.h"
 #include "store/load_weights.h"
 
 namespace lamella::testing {
@@ -67,10 +68,13 @@ void expect_loaded_bytes(const Packing& packing, const PackReport& report) {
   load_weights(weights, packing.checkpoint.recipe(), packing.checkpoint.tensors(), reader, team);
   ASSERT_EQ(header.weights.size(), declared.size());
   const std::string bytes = content(packing.file);
+  ResidentWeights loaded(declared);
+  load_store(loaded, open_store(packing.file), reader, team);
   for (const io::StoreWeight& weight : header.weights) {
     const auto stored =
         std::as_bytes(std::span(bytes)).subspan(header.segments[weight.segment].offset + weight.offset, weight.bytes);
     ASSERT_TRUE(std::ranges::equal(stored, weights.bytes(weight.id))) << to_string(weight.id);
+    ASSERT_TRUE(std::ranges::equal(loaded.bytes(weight.id), weights.bytes(weight.id))) << to_string(weight.id);
   }
 }
 
