@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "cpu/machine.h"
+#include "plan/cost.h"
 
 namespace lamella::cpu {
 namespace {
@@ -19,7 +20,8 @@ CpuDevice::CpuDevice(const CpuOptions& options)
     : kernels_(options.kernels ? *options.kernels : default_kernel_set()), team_(team_size(options.threads)) {}
 
 std::unique_ptr<Executor> CpuDevice::executor(Plan plan, const Borrowed& memory) {
-  return std::make_unique<CpuExecutor>(std::move(plan), memory, team_, kernels_);
+  const KernelTable& kernels = kernel_table(kernels_, dtype_of(plan));
+  return std::make_unique<CpuExecutor>(std::move(plan), memory, team_, kernels);
 }
 
 std::size_t CpuDevice::workspace_bytes(const Plan& plan) const {

@@ -41,7 +41,7 @@ std::size_t CpuExecutor::workspace_bytes(const Plan& plan, int threads) {
          rounded_scratch(plan) * static_cast<std::size_t>(threads);
 }
 
-CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, KernelSet kernels)
+CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, const KernelTable& kernels)
     : plan_(std::move(plan)),
       buffers_(plan_buffers(plan_)),
       team_(team),
@@ -50,7 +50,8 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, Ke
       scratch_(activations_ + whole_pages(static_cast<std::size_t>(buffers_.bytes))) {
   const std::size_t needed = workspace_bytes(plan_, team.size());
   check(memory.workspace.size() >= needed, "a workspace of ", memory.workspace.size(), " bytes for a plan of ", needed);
-  const KernelTable& table = kernel_table(kernels, dtype_of(plan_));
+  check(kernels.dtype == dtype_of(plan_), kernels.name, " kernels for ", to_string(kernels.dtype), " and a plan of ",
+        to_string(dtype_of(plan_)));
   const Places places{
       .buffer =
           [&](BufferId id) {
@@ -62,7 +63,7 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, Ke
       .vector = [&](const WeightId& id) { return memory.weights.vector(id); },
   };
   ops_.reserve(plan_.ops.size());
-  for (const Op& op : plan_.ops) ops_.push_back(bind(plan_, op, table, places));
+  for (const Op& op : plan_.ops) ops_.push_back(bind(plan_, op, kernels, places));
 }
 
 void CpuExecutor::prepare(const StepInput& step) {

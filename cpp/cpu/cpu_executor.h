@@ -15,7 +15,8 @@ namespace lamella::cpu {
 /// outlive it and may serve other executors in turn. The workspace holds the plan's buffers, then each thread's scratch.
 class CpuExecutor final : public Executor {
  public:
-  CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, KernelSet kernels);
+  /// `kernels` is of the plan's dtype and only read here.
+  CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, const KernelTable& kernels);
 
   /// Bytes of workspace that such an executor needs with so many threads.
   [[nodiscard]] static std::size_t workspace_bytes(const Plan& plan, int threads);

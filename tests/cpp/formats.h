@@ -1,4 +1,5 @@
-// Every kind of weight format, for tests that go through all of them.
+// Every record that validate() accepts, for tests that go through all of them: floats, int8 by the row, int8 and int4 in
+// groups of 32 to 128 without offset, with a minimum and with a zero, the quantised ones with both kinds of inputs.
 #pragma once
 
 #include <vector>
@@ -7,21 +8,29 @@
 
 namespace lamella::testing {
 
-inline std::vector<WeightFormat> float_formats() { return {formats::f32, formats::f16, formats::bf16}; }
-
-inline std::vector<WeightFormat> quantised_formats() {
-  std::vector<WeightFormat> all = {formats::int8_weight_only, formats::int8};
-  for (const Element element : {Element::i8, Element::i4})
-    for (const std::int32_t group : {32, 64, 96})
-      for (const Offset offset : {Offset::none, Offset::minimum, Offset::zero})
-        all.push_back({.element = element, .group = group, .scale = Scale::f16, .offset = offset});
-  return all;
+inline const std::vector<WeightFormat>& quantised_formats() {
+  static const std::vector<WeightFormat> formats = [] {
+    std::vector<WeightFormat> list;
+    for (const LinearInput input : {LinearInput::dtype, LinearInput::int8}) {
+      list.push_back({.element = Element::i8, .scale = Scale::f32, .input = input});
+      for (const Element element : {Element::i8, Element::i4})
+        for (const std::int32_t group : {32, 64, 96, 128})
+          for (const Offset offset : {Offset::none, Offset::minimum, Offset::zero})
+            list.push_back({.element = element, .group = group, .scale = Scale::f16, .offset = offset, .input = input});
+    }
+    for (const WeightFormat& format : list) validate(format);
+    return list;
+  }();
+  return formats;
 }
 
-inline std::vector<WeightFormat> all_formats() {
-  std::vector<WeightFormat> all = float_formats();
-  for (const WeightFormat& format : quantised_formats()) all.push_back(format);
-  return all;
+inline const std::vector<WeightFormat>& all_formats() {
+  static const std::vector<WeightFormat> formats = [] {
+    std::vector<WeightFormat> list = {formats::f32, formats::f16, formats::bf16};
+    list.insert(list.end(), quantised_formats().begin(), quantised_formats().end());
+    return list;
+  }();
+  return formats;
 }
 
 }  // namespace lamella::testing

@@ -3,18 +3,14 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
+
+#include "seed.h"
 
 namespace lamella::cpu::testing {
 namespace {
 
 constexpr std::size_t guard_bytes = 128;
-
-std::uint64_t fresh_seed() {
-  if (const char* given = std::getenv("LAMELLA_SEED")) return std::strtoull(given, nullptr, 0);
-  return std::random_device{}();
-}
 
 std::uint16_t to_bf16(double value) {
   const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
@@ -51,7 +47,8 @@ std::string target_name(const ::testing::TestParamInfo<Target>& info) {
   return std::string(to_string(info.param.set)) + "_" + std::string(to_string(info.param.dtype));
 }
 
-KernelTest::KernelTest() : seed_(fresh_seed()), trace_(__FILE__, __LINE__, "LAMELLA_SEED=" + std::to_string(seed_)) {
+KernelTest::KernelTest()
+    : seed_(lamella::testing::fresh_seed()), trace_(__FILE__, __LINE__, "LAMELLA_SEED=" + std::to_string(seed_)) {
   random_.seed(seed_);
 }
 

@@ -68,22 +68,6 @@ void put(std::vector<std::byte>& to, std::uint32_t bits, std::int64_t bytes) {
 
 }  // namespace
 
-const std::vector<WeightFormat>& all_formats() {
-  static const std::vector<WeightFormat> formats = [] {
-    std::vector<WeightFormat> list = {formats::f32, formats::f16, formats::bf16};
-    for (const LinearInput input : {LinearInput::dtype, LinearInput::int8}) {
-      list.push_back({.element = Element::i8, .scale = Scale::f32, .input = input});
-      for (const Element element : {Element::i8, Element::i4})
-        for (const std::int32_t group : {32, 64, 96, 128})
-          for (const Offset offset : {Offset::none, Offset::minimum, Offset::zero})
-            list.push_back({.element = element, .group = group, .scale = Scale::f16, .offset = offset, .input = input});
-    }
-    for (const WeightFormat& format : list) validate(format);
-    return list;
-  }();
-  return formats;
-}
-
 WeightFormat weight_only(WeightFormat format) {
   format.input = LinearInput::dtype;
   return format;
@@ -199,7 +183,8 @@ CodedMatrix extreme_matrix(std::mt19937_64& random, const WeightFormat& format, 
       if (kind == 1) scale = format.scale == Scale::f32 ? scale * 1e-30 : sign() * std::ldexp(draw(1, 1023), -24);
       matrix.scales[at] =
           format.scale == Scale::f32 ? std::bit_cast<std::uint32_t>(static_cast<float>(scale)) : f16_bits(scale);
-      if (format.offset == Offset::minimum) matrix.offsets[at] = f16_bits(draw(0, 3) == 0 ? 0.0 : -scale * draw(0, 15));
+      if (format.offset == Offset::minimum)
+        matrix.offsets[at] = f16_bits(-scale * static_cast<double>(draw(0, 3) == 0 ? 0 : draw(0, 15)));
       if (format.offset == Offset::zero)
         matrix.offsets[at] = static_cast<std::uint32_t>(kind == 2 ? 0 : kind == 3 ? 255 : draw(0, 255));
       const bool constant = draw(0, 3) == 0;  // all inputs of a group at one end: the largest sums there are

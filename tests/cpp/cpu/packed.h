@@ -8,13 +8,12 @@
 #include <vector>
 
 #include "float64.h"
+#include "formats.h"
 #include "memory/panels.h"
 
 namespace lamella::cpu::testing {
 
-/// Every kind of record that validate() accepts: floats, int8 by the row, int8 and int4 in groups of 32, 64, 96 and 128
-/// without offset, with a minimum and with a zero, the quantised ones with both kinds of inputs.
-[[nodiscard]] const std::vector<WeightFormat>& all_formats();
+using lamella::testing::all_formats;
 /// `format` with inputs left alone.
 [[nodiscard]] WeightFormat weight_only(WeightFormat format);
 

@@ -1,11 +1,10 @@
 // Linears in every format against float64: on the de-quantised weights, or exact in the codes where inputs are int8.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <string_view>
 
 #include "kernel_testing.h"
 #include "packed.h"
+#include "seed.h"
 
 namespace lamella::cpu::testing {
 namespace {
@@ -134,8 +133,7 @@ std::uint32_t word_of(std::int64_t output, std::int64_t word) {
 }
 
 TEST_P(Linear, MoreThanTwoToThe31Elements) {
-  const char* stage = std::getenv("LAMELLA_STAGE");
-  if (stage == nullptr || std::string_view(stage) != "full") GTEST_SKIP() << "1.1 GB: only where LAMELLA_STAGE=full";
+  if (!lamella::testing::full_stage()) GTEST_SKIP() << "1.1 GB: only where LAMELLA_STAGE=full";
   if (GetParam().set == KernelSet::reference) GTEST_SKIP() << "the reference takes a minute for it";
   constexpr std::int64_t group = 128, groups = 32, inputs = group * groups - 8,
                          outputs = (std::int64_t{1} << 31) / inputs + 77;

@@ -17,7 +17,8 @@ std::vector<float> run(const Plan& plan, const ResidentWeights& weights, cpu::Ke
   ThreadTeam team(threads);
   KvMemory kv(plan, "test");
   const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, threads), "test");
-  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team, kernels);
+  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team,
+                            cpu::kernel_table(kernels, DataType::f32));
   std::vector<float> outputs;
   const std::array<std::int32_t, 3> lengths = {7, 1, 12};
   const bool encoder = plan.find("logits") == nullptr;
@@ -102,7 +103,8 @@ TEST(Executor, RefusesAStepBeyondThePlansBounds) {
   ThreadTeam team(1);
   KvMemory kv(plan, "test");
   const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, team.size()), "test");
-  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team, cpu::KernelSet::reference);
+  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team,
+                            cpu::kernel_table(cpu::KernelSet::reference, DataType::f32));
   EXPECT_THROW(static_cast<void>(executor.run(StepInput(25, 1, 1, 1))), Error);
   EXPECT_THROW(static_cast<void>(executor.run(StepInput(1, 5, 1, 1))), Error);
 }
@@ -115,7 +117,7 @@ TEST(Executor, TimesEveryOp) {
   KvMemory kv(plan, "test");
   const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, team.size()), "test");
   cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}}, team,
-                            cpu::available_kernel_sets().back());
+                            cpu::kernel_table(cpu::available_kernel_sets().back(), DataType::f32));
   StepInput step(1, 1, 1, 1);
   step.sequences()[1] = 1;
   step.rope_lengths()[0] = 1;

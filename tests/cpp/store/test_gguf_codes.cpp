@@ -25,11 +25,11 @@ Stored random_rows(std::mt19937& random, StorageType type, std::int64_t rows, st
   const io::StorageTraits& layout = io::traits(type);
   Stored stored{std::vector<std::byte>(static_cast<std::size_t>(rows * width / layout.elements * layout.bytes)),
                 std::vector<float>(static_cast<std::size_t>(rows * width))};
-  const int halves = type == StorageType::q4_1 || type == StorageType::q4_k ? 2 : 1;
+  const std::size_t halves = type == StorageType::q4_1 || type == StorageType::q4_k ? 2 : 1;
   for (std::size_t i = 0; i < stored.bytes.size(); ++i) {
     stored.bytes[i] = static_cast<std::byte>(random());
     const std::size_t in_block = i % layout.bytes;
-    if (in_block < std::size_t(2 * halves) && in_block % 2 == 1)
+    if (in_block < 2 * halves && in_block % 2 == 1)
       stored.bytes[i] &= std::byte{0xaf};  // finite, either sign
   }
   io::expand_row_range_to_f32(type, stored.bytes, stored.values);

@@ -1,0 +1,23 @@
+// Random tests draw afresh at every run; their failures say with which seed.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <random>
+#include <string_view>
+
+namespace lamella::testing {
+
+/// The environment variable LAMELLA_SEED, or a number that is new at every call.
+inline std::uint64_t fresh_seed() {
+  if (const char* given = std::getenv("LAMELLA_SEED")) return std::strtoull(given, nullptr, 0);
+  return std::random_device{}();
+}
+
+/// Whether the long versions of tests run (scripts/test.sh --stage full).
+inline bool full_stage() {
+  const char* stage = std::getenv("LAMELLA_STAGE");
+  return stage != nullptr && std::string_view(stage) == "full";
+}
+
+}  // namespace lamella::testing
