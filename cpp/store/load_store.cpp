@@ -56,18 +56,13 @@ class SegmentLoad {
       std::array<std::byte, io::store_line> found;
       const auto padding = std::span(found).first(part.padding);
       reader.read(file, offset, padding);
-      io::check_zeros(padding, offset, concat("of segment ", name()), file.path());
+      io::check_segment_padding(store_.header, segment_, padding, offset, file.path());
     }
     reader.read(file, offset + part.padding, part.room);
     if (hash_from(index)) io::check_segment_checksum(store_.header, segment_, hash_.digest(), file.path());
   }
 
  private:
-  [[nodiscard]] std::string name() const {
-    const io::StoreSegment& segment = store_.header.segments[segment_];
-    return io::segment_name(segment.layer, segment.segment);
-  }
-
   /// True for the caller that hashed the last part.
   bool hash_from(std::size_t index) {
     constexpr std::array<std::byte, io::store_line> zeros{};

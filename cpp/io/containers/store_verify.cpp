@@ -68,8 +68,8 @@ void verify_reporting(const File& file, Reader& reader, const StoreHeader& heade
     for (const Range& zeros : padding) {
       const std::uint64_t from = std::max(begin, zeros.begin), to = std::min(end, zeros.end);
       if (from < to)
-        check_zeros(bytes.subspan(from - begin, to - from), segment.offset + from, concat("of ", described(segment)),
-                    file.path());
+        check_segment_padding(header, index, bytes.subspan(from - begin, to - from), segment.offset + from,
+                              file.path());
     }
   }
   check_segment_checksum(header, index, hash.digest(), file.path());
@@ -82,6 +82,11 @@ void check_segment_checksum(const StoreHeader& header, std::size_t index, std::u
   if (found != segment.xxh64)
     refuse(file, described(segment), " is damaged: its XXH64 is ", hex(found), ", expected ", hex(segment.xxh64),
            copy_or_pack_again);
+}
+
+void check_segment_padding(const StoreHeader& header, std::size_t index, std::span<const std::byte> padding,
+                           std::uint64_t offset, std::string_view file) {
+  check_zeros(padding, offset, concat("of ", described(header.segments.at(index))), file);
 }
 
 void verify_segment(const File& file, Reader& reader, const StoreHeader& header, std::size_t index) {

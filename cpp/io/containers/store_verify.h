@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
 
 #include "base/thread_team.h"
@@ -15,6 +16,10 @@ namespace lamella::io {
 /// Throws invalid_checkpoint naming `file`, segment, layer and bytes where `found`, the XXH64 of the segment's bytes, is
 /// not what the header says. For whoever has the segment in memory anyway.
 void check_segment_checksum(const StoreHeader& header, std::size_t index, std::uint64_t found, std::string_view file);
+
+/// The same for padding between its weights or behind them, which stands at byte `offset` of the file: it is zero.
+void check_segment_padding(const StoreHeader& header, std::size_t index, std::span<const std::byte> padding,
+                           std::uint64_t offset, std::string_view file);
 
 /// Reads a segment and the padding in it and after it, a megabyte at a time, and checks all of it. Errors:
 /// invalid_checkpoint as above, or for padding that is not zero; io_error and checkpoint_changed from the reader.
