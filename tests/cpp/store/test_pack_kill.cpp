@@ -176,11 +176,10 @@ TEST_F(PackKill, KilledAgainAndAgainItEnds) {
 }
 
 TEST_F(PackKill, AFailingCallIsAnErrorThatLosesNothing) {
-  for (const int error : {ENOSPC, EDQUOT, EIO}) {
-    for (const std::string old_store : {"", "an old store"}) {
-      SCOPED_TRACE("errno " + std::to_string(error));
-      EXPECT_GT(break_at_every_step({.how = Break::fail, .error = error}, old_store, 2, End::refused), 40);
-    }
+  for (const auto& [error, old_store] :
+       {std::pair<int, std::string>{ENOSPC, ""}, {EDQUOT, "an old store"}, {EIO, ""}}) {
+    SCOPED_TRACE("errno " + std::to_string(error));
+    EXPECT_GT(break_at_every_step({.how = Break::fail, .error = error}, old_store, 2, End::refused), 40);
   }
 }
 

@@ -46,7 +46,7 @@ TEST(PackMemory, DoesNotGrowWithTheModel) {
   for (const Kind& kind : {Kind{llama_like(1), io::StorageType::bf16, Quantization::none, DataType::bf16},
                            Kind{in_blocks, io::StorageType::q4_0, Quantization::dequantize, DataType::f32},
                            Kind{neox_like(1), io::StorageType::f32, Quantization::int8, DataType::f32},
-                           Kind{wide(gpt2_like(1)), io::StorageType::f32, Quantization::int4, DataType::f32}}) {
+                           Kind{wide(gpt2_like(1)), io::StorageType::f32, Quantization::int8, DataType::f32}}) {
     std::size_t peak[2] = {};
     for (const std::size_t size : {0U, 1U}) {
       ModelSpec spec = kind.spec;
