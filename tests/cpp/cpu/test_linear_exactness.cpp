@@ -152,8 +152,8 @@ TEST_P(LinearExactness, WeightOnlyFormatsAreFp32OnTheirValues) {
       const Values x = normal(draw_tokens() * inputs);
       const Cells narrow_y = linear(kernels(), Packed(weight), x, static_cast<int>(draw(1, 5)));
       EXPECT_EQ(narrow_y.bits(), linear(kernels(), Packed(wide), x, static_cast<int>(draw(1, 5))).bits());
-      if (i > 0 || inputs < 200 || GetParam().set == KernelSet::reference) continue;
-      // The comparison can fail: the same values in another order.
+      if (i > 0 || inputs < 200 || outputs < 16 || GetParam().set == KernelSet::reference) continue;
+      // The comparison can fail: the same values in another order (one sum alone often rounds the same way).
       EXPECT_NE(narrow_y.bits(), linear(kernels(), Packed(turned(wide)), turned(x, wide), 1).bits());
     }
   }
