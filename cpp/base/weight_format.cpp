@@ -25,6 +25,7 @@ std::string to_string(const WeightFormat& format) {
   if (format.offset == Offset::minimum) text += "+minimum";
   if (format.offset == Offset::zero) text += "-zero";
   if (format.input == LinearInput::int8) text += ", int8 inputs";
+  if (format.input == LinearInput::int8_rotated) text += ", rotated int8 inputs";
   return text;
 }
 

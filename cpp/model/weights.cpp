@@ -21,8 +21,12 @@ static_assert(std::size(slot_names) == static_cast<std::size_t>(Slot::pooler_bia
 /// Collects declarations.
 class Declarations {
  public:
-  void matrix(Slot slot, std::int64_t rows, std::int64_t columns, Segment segment) {
-    list_.push_back({.id = {.slot = slot, .layer = layer_}, .rows = rows, .columns = columns, .segment = segment});
+  void matrix(Slot slot, std::int64_t rows, std::int64_t columns, Segment segment, bool makes_logits = false) {
+    list_.push_back({.id = {.slot = slot, .layer = layer_},
+                     .rows = rows,
+                     .columns = columns,
+                     .segment = segment,
+                     .makes_logits = makes_logits});
   }
   void linear(Slot slot, std::int64_t outputs, std::int64_t inputs, bool bias, Segment segment) {
     matrix(slot, outputs, inputs, segment);
@@ -70,7 +74,9 @@ void declare_layer(Declarations& out, const LayerSpec& layer, std::int64_t hidde
 std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec) {
   Declarations out;
   const EmbeddingSpec& embedding = spec.embedding;
-  out.matrix(Slot::token_embedding, spec.vocab, spec.hidden, Segment::embedding);
+  const HeadSpec& head = spec.head;
+  const bool logits = head.kind == HeadKind::logits;
+  out.matrix(Slot::token_embedding, spec.vocab, spec.hidden, Segment::embedding, logits && head.tied);
   if (embedding.positions == PositionKind::learned)
     out.matrix(Slot::position_embedding, embedding.position_rows, spec.hidden, Segment::embedding);
   if (embedding.token_types > 0)
@@ -83,10 +89,9 @@ std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec) {
   }
 
   out.enter_layer(-1);
-  const HeadSpec& head = spec.head;
   out.norm(Slot::final_norm, head.norm, spec.hidden, Segment::head);
-  if (head.kind == HeadKind::logits && !head.tied) out.matrix(Slot::head, spec.vocab, spec.hidden, Segment::head);
-  if (head.kind == HeadKind::logits && head.bias) out.matrix(Slot::head_bias, 1, spec.vocab, Segment::head);
+  if (logits && !head.tied) out.matrix(Slot::head, spec.vocab, spec.hidden, Segment::head, true);
+  if (logits && head.bias) out.matrix(Slot::head_bias, 1, spec.vocab, Segment::head);
   if (head.kind == HeadKind::hidden && head.pooler)
     out.linear(Slot::pooler, spec.hidden, spec.hidden, true, Segment::head);
   return std::move(out).take();
@@ -99,6 +104,9 @@ void set_formats(std::vector<WeightDeclaration>& declarations, std::span<const W
     validate(formats[i]);
     check(!is_vector(weight.id.slot) || formats[i] == formats::f32, "the vector ", to_string(weight.id), " as ",
           to_string(formats[i]));
+    if (is_embedding(weight.id.slot) && formats[i].input == LinearInput::int8_rotated)
+      throw Error(ErrorCode::invalid_argument, concat(to_string(weight.id), " in ", to_string(formats[i]),
+                                                      ": rows are looked up as they are stored"));
     weight.format = formats[i];
   }
 }

@@ -44,6 +44,11 @@ enum class Slot : std::uint8_t {
   pooler_bias,
 };
 
+/// Tables from which rows are looked up.
+[[nodiscard]] constexpr bool is_embedding(Slot slot) noexcept {
+  return slot == Slot::token_embedding || slot == Slot::position_embedding || slot == Slot::type_embedding;
+}
+
 /// Norm weights and biases are vectors (one row, kept in fp32 whatever the dtype); everything else is a matrix.
 [[nodiscard]] constexpr bool is_vector(Slot slot) noexcept {
   switch (slot) {
@@ -85,13 +90,14 @@ struct WeightDeclaration {
   std::int64_t columns = 0;
   Segment segment = Segment::embedding;
   WeightFormat format = formats::f32;  // of a matrix; vectors are fp32 always
+  bool makes_logits = false;  // the head, or the token embedding that it is tied to
 };
 
 /// Every weight that `spec` needs, in execution order, each exactly once. A tied head declares no weight of its own.
 [[nodiscard]] std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec);
 
-/// Gives every declaration its format, in order. Errors: invalid_argument for a record that no kernel reads; a broken
-/// invariant where the counts differ or a vector is not fp32.
+/// Gives every declaration its format, in order. Errors: invalid_argument for a record that no kernel reads and for an
+/// embedding in rotated codes; a broken invariant where the counts differ or a vector is not fp32.
 void set_formats(std::vector<WeightDeclaration>& declarations, std::span<const WeightFormat> formats);
 
 /// Canonical name: "token_embedding", "layers.3.query_bias", "final_norm". Recipes of family files use these names.

@@ -23,29 +23,40 @@ constexpr std::array presets = {
 
 bool is_quantised_type(io::StorageType type) noexcept { return type >= q4_0; }
 
-WeightFormat preset_format(Slot slot, Quantization quantization, DataType dtype) noexcept {
-  const bool vocabulary = slot == Slot::token_embedding || slot == Slot::head;
-  switch (quantization) {
+WeightFormat preset_format(const FormatOptions& options) noexcept {
+  switch (options.quantization) {
     case Quantization::none:
-    case Quantization::dequantize: return float_format(dtype);
+    case Quantization::dequantize: return float_format(options.dtype);
     case Quantization::int8_weight_only: return formats::int8_weight_only;
-    case Quantization::int8: return vocabulary ? formats::int8_weight_only : formats::int8;
-    case Quantization::int4: return vocabulary ? formats::int8_weight_only : formats::int4;
-    case Quantization::int4_a8: return vocabulary ? formats::int8_weight_only : formats::int4_a8;
+    case Quantization::int8: return formats::int8;
+    case Quantization::int4: return formats::int4;
+    case Quantization::int4_a8: return formats::int4_a8;
   }
-  return float_format(dtype);
+  return float_format(options.dtype);
 }
 
-bool always_dtype(Slot slot) noexcept { return slot == Slot::position_embedding || slot == Slot::type_embedding; }
+/// A weight as the file has it; `by_columns`: its rows are not whole there.
+struct Stored {
+  io::StorageType type = f32;
+  bool by_columns = false;
 
-/// The format of a weight that the file stores as `stored`; `by_columns`: its rows are not whole there.
-WeightFormat format_for(const WeightDeclaration& weight, io::StorageType stored, bool by_columns,
-                        Quantization quantization, DataType dtype) noexcept {
+  [[nodiscard]] bool keeps_codes_in(const WeightFormat& format) const noexcept {
+    return !by_columns && keeps_codes(type, format);
+  }
+};
+
+WeightFormat format_for(const WeightDeclaration& weight, const Stored& stored, const FormatOptions& options) noexcept {
   const Slot slot = weight.id.slot;
   if (is_vector(slot)) return formats::f32;
-  if (always_dtype(slot)) return float_format(dtype);
-  if (quantization != Quantization::none || !is_quantised_type(stored)) return preset_format(slot, quantization, dtype);
-  return (by_columns ? std::nullopt : kept_format(stored)).value_or(formats::q8_0);
+  if (slot == Slot::position_embedding || slot == Slot::type_embedding) return float_format(options.dtype);
+  if (options.quantization == Quantization::none && is_quantised_type(stored.type))
+    return (stored.by_columns ? std::nullopt : kept_format(stored.type)).value_or(formats::q8_0);
+  const WeightFormat format = preset_format(options);
+  const bool vocabulary = slot == Slot::token_embedding || slot == Slot::head;
+  if (vocabulary && is_quantised(format) && !(weight.makes_logits && options.quantize_head))
+    return formats::int8_weight_only;
+  if (options.smoothing && format == formats::int8 && !is_embedding(slot)) return formats::int8_rotated;
+  return format;
 }
 
 /// Whether every number of the stored type is one of the element's.
@@ -58,14 +69,13 @@ bool holds(Element element, io::StorageType stored) noexcept {
   }
 }
 
-Conversion conversion_of(const WeightFormat& format, io::StorageType stored, bool by_columns) noexcept {
-  if (!is_quantised_type(stored))
-    return is_quantised(format)            ? Conversion::quantised
-           : holds(format.element, stored) ? Conversion::kept
-                                           : Conversion::rounded;
+Conversion conversion_of(const WeightFormat& format, const Stored& stored) noexcept {
+  if (!is_quantised_type(stored.type))
+    return is_quantised(format)                 ? Conversion::quantised
+           : holds(format.element, stored.type) ? Conversion::kept
+                                                : Conversion::rounded;
   if (!is_quantised(format)) return Conversion::expanded;
-  const bool kept = !by_columns && keeps_codes(stored, format) && stored != q4_k;
-  return kept ? Conversion::kept : Conversion::converted;
+  return stored.keeps_codes_in(format) && stored.type != q4_k ? Conversion::kept : Conversion::converted;
 }
 
 }  // namespace
@@ -77,6 +87,12 @@ Quantization quantization_named(std::string_view name) {
     known += concat(known.empty() ? "" : ", ", preset);
   }
   throw Error(ErrorCode::invalid_argument, concat("quantization is ", quoted(name), "; expected ", known));
+}
+
+std::string_view to_string(Quantization quantization) noexcept {
+  for (const auto& [name, preset] : presets)
+    if (preset == quantization) return name;
+  return "?";
 }
 
 std::string_view to_string(Conversion conversion) noexcept {
@@ -91,22 +107,20 @@ std::string_view to_string(Conversion conversion) noexcept {
 }
 
 std::vector<FormatChoice> choose_formats(std::span<const WeightDeclaration> declarations, const LoadRecipe& recipe,
-                                         const io::TensorTable& tensors, Quantization quantization, DataType dtype) {
+                                         const io::TensorTable& tensors, const FormatOptions& options) {
   std::vector<FormatChoice> choices;
   for (const auto& [weight, source, tensor] : find_sources(declarations, recipe, tensors)) {
-    const WeightFormat format = format_for(*weight, tensor->type, source->transposed, quantization, dtype);
-    choices.push_back({.format = format,
-                       .stored = tensor->type,
-                       .conversion = conversion_of(format, tensor->type, source->transposed)});
+    const Stored stored{.type = tensor->type, .by_columns = source->transposed};
+    const WeightFormat format = format_for(*weight, stored, options);
+    choices.push_back({.format = format, .stored = stored.type, .conversion = conversion_of(format, stored)});
   }
   return choices;
 }
 
-std::vector<WeightFormat> choose_formats(std::span<const WeightDeclaration> declarations, Quantization quantization,
-                                         DataType dtype) {
+std::vector<WeightFormat> choose_formats(std::span<const WeightDeclaration> declarations,
+                                         const FormatOptions& options) {
   std::vector<WeightFormat> formats;
-  for (const WeightDeclaration& weight : declarations)
-    formats.push_back(format_for(weight, f32, false, quantization, dtype));
+  for (const WeightDeclaration& weight : declarations) formats.push_back(format_for(weight, {}, options));
   return formats;
 }
 

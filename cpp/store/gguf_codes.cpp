@@ -89,7 +89,7 @@ std::optional<WeightFormat> kept_format(io::StorageType type) noexcept {
 
 bool keeps_codes(io::StorageType type, const WeightFormat& format) noexcept {
   std::optional<WeightFormat> kept = kept_format(type);
-  if (!kept) return false;
+  if (!kept || format.input == LinearInput::int8_rotated) return false;
   kept->input = format.input;
   return *kept == format;
 }

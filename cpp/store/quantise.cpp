@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "memory/rotation.h"
 #include "store/quantise_group.h"
 
 namespace lamella {
@@ -77,6 +78,14 @@ void quantise_rows(std::span<const float> rows, std::int64_t count, std::int64_t
                    Rounding rounding, CodedRows& out) {
   check(is_quantised(format) && std::int64_t(rows.size()) == count * inputs, "quantise ", rows.size(), " numbers as ",
         count, " rows of ", inputs, " in ", to_string(format));
+  std::vector<float> rotated;
+  if (format.input == LinearInput::int8_rotated) {
+    rotated.assign(rows.begin(), rows.end());
+    rows = rotated;
+    for (std::int64_t row = 0; row < count; ++row)
+      rotate_weights(
+          std::span(rotated).subspan(static_cast<std::size_t>(row * inputs), static_cast<std::size_t>(inputs)));
+  }
   out.resize(format, count, inputs);
   if (format.group == 0) {
     for (std::int64_t row = 0; row < count; ++row)

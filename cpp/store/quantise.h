@@ -13,7 +13,7 @@ namespace lamella {
 enum class Rounding : std::uint8_t { nearest, clip_search };
 
 /// Quantises `rows` (`count` rows of `inputs` finite numbers, none beyond largest_magnitude) into `out`, which it
-/// sizes. Codes are computed with the scale as it is stored, rounded. A group whose scale rounds to 0 (all zero, or of
+/// sizes; for formats with rotated inputs, the rows are rotated first (memory/rotation.h). Codes are computed with the scale as it is stored, rounded. A group whose scale rounds to 0 (all zero, or of
 /// subnormal size; for a row's fp32 scale: below 2^-126) has codes that mean 0 and is exactly 0, or its constant
 /// minimum. Depends on nothing but the arguments.
 void quantise_rows(std::span<const float> rows, std::int64_t count, std::int64_t inputs, const WeightFormat& format,

@@ -681,6 +681,24 @@ class WeightFormat:
 
     def __hash__(self) -> int: ...
 
+class FormatOptions:
+    """What formats are chosen by (store/choose_formats.h)."""
+
+    def __init__(self, *, quantization: str, dtype: DataType, smoothing: bool = True, quantize_head: bool = False) -> None:
+        """`quantization` is a preset's name; "none" keeps what is stored."""
+
+    @property
+    def quantization(self) -> str: ...
+
+    @property
+    def dtype(self) -> DataType: ...
+
+    @property
+    def smoothing(self) -> bool: ...
+
+    @property
+    def quantize_head(self) -> bool: ...
+
 class FormatChoice:
     """What becomes of one weight of a checkpoint."""
 
@@ -703,12 +721,10 @@ class FormatChoice:
     def bytes(self) -> int:
         """Bytes that it takes in memory."""
 
-def choose_formats(spec: ModelSpec, recipe: Sequence[WeightSource], tensors: TensorTable, quantization: str, dtype: DataType) -> list[FormatChoice]:
-    """
-    One choice a declared weight, in their order. `quantization` is a preset's name; "none" keeps what is stored.
-    """
+def choose_formats(spec: ModelSpec, recipe: Sequence[WeightSource], tensors: TensorTable, options: FormatOptions) -> list[FormatChoice]:
+    """One choice a declared weight, in their order."""
 
-def choose_formats_for_shape(spec: ModelSpec, quantization: str, dtype: DataType) -> list[WeightFormat]:
+def choose_formats_for_shape(spec: ModelSpec, options: FormatOptions) -> list[WeightFormat]:
     """Formats for a shape without a checkpoint, one a declared weight."""
 
 def resident_bytes(spec: ModelSpec, weight_formats: Sequence[WeightFormat]) -> int:

@@ -53,6 +53,9 @@ class Engine:
         quantization: None keeps what the checkpoint stores; "dequantize" expands it to `dtype`; "int8_weight_only" and
             "int4" (groups of 32) quantise the matrices; "int8" and "int4_a8" also round the inputs of linears to int8,
             token by token. A packed store keeps its own: only None.
+        smoothing: False leaves out the rotation (README, "Weight formats") that makes inputs easier to round to int8.
+        quantize_head: the head, or the token embedding that it is tied to, is quantised as the other matrices are by
+            "int8", "int4" and "int4_a8"; otherwise these hold it as "int8_weight_only" does.
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
@@ -78,6 +81,8 @@ class Engine:
         device: str = EngineOptions.device,
         dtype: str = EngineOptions.dtype,
         quantization: str | None = EngineOptions.quantization,
+        smoothing: bool = EngineOptions.smoothing,
+        quantize_head: bool = EngineOptions.quantize_head,
         memory_budget: int | str | None = EngineOptions.memory_budget,
         max_num_seqs: int = EngineOptions.max_num_seqs,
         max_model_len: int | None = EngineOptions.max_model_len,
@@ -94,6 +99,8 @@ class Engine:
             device=device,
             dtype=dtype,
             quantization=quantization,
+            smoothing=smoothing,
+            quantize_head=quantize_head,
             memory_budget=memory_budget,
             max_num_seqs=max_num_seqs,
             max_model_len=max_model_len,
@@ -110,7 +117,7 @@ class Engine:
         checkpoint.tokenizer  # noqa: B018  built now: a tokenizer that does not fit the model is an error of loading
         weights = checkpoint.weights
         resolved = weights.resolved_dtype(options.dtype)
-        formats = [choice.format for choice in weights.choose_formats(options.preset, resolved)]
+        formats = [choice.format for choice in weights.choose_formats(options.format_options(resolved))]
         core = weights.open_engine(options.config(resolved, formats), options.threads or 0, options.kernels, progress)
         self._set_up(core, checkpoint, options.seed, time.perf_counter() - started)
 
@@ -119,7 +126,7 @@ class Engine:
         """An engine with random weights for a shape without a checkpoint. It works on ids; options as for Engine."""
         resolved = EngineOptions(**options)
         dtype = resolved.resolved_dtype("bfloat16")
-        formats = _core.choose_formats_for_shape(spec, resolved.preset, dtype)
+        formats = _core.choose_formats_for_shape(spec, resolved.format_options(dtype))
         started = time.perf_counter()
         core = _core.random_engine(
             spec, resolved.seed, resolved.config(dtype, formats), resolved.threads or 0, resolved.kernels

@@ -16,6 +16,8 @@ _DTYPES = {
     "bfloat16": _core.DataType.bfloat16,
     "bf16": _core.DataType.bfloat16,
 }
+#: Presets that have formats of their own for the head, if asked.
+_WITH_HEAD = ("int8", "int4", "int4_a8")
 QUANTIZATIONS = ("dequantize", "int8_weight_only", "int8", "int4", "int4_a8")
 _BYTE_UNITS = {
     "": 1,
@@ -38,6 +40,8 @@ class EngineOptions:
     device: str = "auto"
     dtype: str = "auto"
     quantization: str | None = None
+    smoothing: bool = True
+    quantize_head: bool = False
     memory_budget: int | str | None = None
     max_num_seqs: int = 32
     max_model_len: int | None = None
@@ -61,7 +65,12 @@ class EngineOptions:
         if self.memory_budget is not None:
             self._keep("memory_budget", parse_bytes(self.memory_budget))
         self._keep("seed", whole_number("seed", self.seed, 0, 2**64 - 1))
-        check_flag("deep_fusion", self.deep_fusion)
+        for name in ("smoothing", "quantize_head", "deep_fusion"):
+            check_flag(name, getattr(self, name))
+        if self.quantize_head and self.quantization not in _WITH_HEAD:
+            raise InvalidArgumentError(
+                f"quantize_head goes with quantization {', '.join(_WITH_HEAD)}; quantization is {self.quantization!r}"
+            )
         if not isinstance(self.kernels, str | None):
             raise InvalidArgumentError(f"kernels is {shown(self.kernels)}; expected the name of a kernel set")
 
@@ -69,14 +78,18 @@ class EngineOptions:
         """Stores what a check made of an option: a plain int of any kind of integer, bytes of a size."""
         object.__setattr__(self, name, value)
 
-    @property
-    def preset(self) -> str:
-        """The core's name of the quantization."""
-        return self.quantization or "none"
-
     def resolved_dtype(self, stored_dtype: str) -> _core.DataType:
         """The dtype; `stored_dtype` decides what "auto" means."""
         return resolve_dtype(self.dtype, stored_dtype)
+
+    def format_options(self, dtype: _core.DataType) -> _core.FormatOptions:
+        """What the weights' formats are chosen by."""
+        return _core.FormatOptions(
+            quantization=self.quantization or "none",
+            dtype=dtype,
+            smoothing=self.smoothing,
+            quantize_head=self.quantize_head,
+        )
 
     def config(self, dtype: _core.DataType, weight_formats: list[_core.WeightFormat]) -> _core.EngineConfig:
         """The core's configuration."""

@@ -21,8 +21,8 @@ class ModelWeights(Protocol):
     def resolved_dtype(self, dtype: str) -> _core.DataType:
         """The dtype of an engine whose option says `dtype`; the weights decide what "auto" means."""
 
-    def choose_formats(self, preset: str, dtype: _core.DataType) -> list[_core.FormatChoice]:
-        """What becomes of each declared weight in an engine of that quantization preset ("none", ...) and dtype."""
+    def choose_formats(self, options: _core.FormatOptions) -> list[_core.FormatChoice]:
+        """What becomes of each declared weight in an engine of those options."""
 
     def open_engine(
         self, config: _core.EngineConfig, threads: int, kernels: str | None, progress: Progress | None
@@ -53,8 +53,8 @@ class TensorWeights:
     def resolved_dtype(self, dtype: str) -> _core.DataType:
         return resolve_dtype(dtype, self.stored_dtype)
 
-    def choose_formats(self, preset: str, dtype: _core.DataType) -> list[_core.FormatChoice]:
-        return _core.choose_formats(self.spec, self.recipe, self.tensors, preset, dtype)
+    def choose_formats(self, options: _core.FormatOptions) -> list[_core.FormatChoice]:
+        return _core.choose_formats(self.spec, self.recipe, self.tensors, options)
 
     def open_engine(
         self, config: _core.EngineConfig, threads: int, kernels: str | None, progress: Progress | None
@@ -80,14 +80,17 @@ class StoreWeights:
         """Any: the kernels take every format with every dtype of activations. "auto" is what it was packed for."""
         return self.store.dtype if dtype == "auto" else resolve_dtype(dtype, "")
 
-    def choose_formats(self, preset: str, dtype: _core.DataType) -> list[_core.FormatChoice]:
-        """Errors: `InvalidArgumentError` for a preset."""
-        if preset != "none":
+    def choose_formats(self, options: _core.FormatOptions) -> list[_core.FormatChoice]:
+        """Errors: `InvalidArgumentError` for options that would change the weights."""
+        preset = options.quantization
+        if preset != "none" or not options.smoothing:
             origin = self.store.source.get("model", "the model")[:256]
+            name, value = ("quantization", repr(preset)) if preset != "none" else ("smoothing", "False")
+            flag = f"--quantization {preset}" if preset != "none" else "--no-smoothing"
             raise InvalidArgumentError(
-                f"quantization is {preset!r}, but {self.store.path} is a packed store, whose weights stay "
-                f"{_listed(list(self.stored()))}: leave quantization out, or pack {origin!r} once more: "
-                f"lamella pack MODEL OUT --quantization {preset}"
+                f"{name} is {value}, but {self.store.path} is a packed store, whose weights stay "
+                f"{_listed(list(self.stored()))}: leave {name} out, or pack {origin!r} once more: "
+                f"lamella pack MODEL OUT {flag}"
             )
         return self.store.formats()
 

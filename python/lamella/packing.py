@@ -55,6 +55,8 @@ def pack(
     *,
     dtype: str = EngineOptions.dtype,
     quantization: str | None = EngineOptions.quantization,
+    smoothing: bool = EngineOptions.smoothing,
+    quantize_head: bool = EngineOptions.quantize_head,
     threads: int | None = EngineOptions.threads,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -69,7 +71,7 @@ def pack(
         out: a folder for this store alone, outside the model's.
         dtype: the type of weights that are not quantised, and of activations and KV cache of an engine that opens the
             store; as for `Engine`.
-        quantization: as for `Engine`.
+        quantization, smoothing, quantize_head: as for `Engine`.
         threads: None is every core that affinity and cgroup limits leave. Changes no byte.
         force: replace the packed store that `out` holds. Other files there stay; no other folder is ever written to.
         progress: called with (bytes of the store written, bytes in all).
@@ -83,7 +85,9 @@ def pack(
     from .checkpoint import open_model
     from .companions import companions_of, place_companions
 
-    options = EngineOptions(dtype=dtype, quantization=quantization, threads=threads)
+    options = EngineOptions(
+        dtype=dtype, quantization=quantization, smoothing=smoothing, quantize_head=quantize_head, threads=threads
+    )
     check_flag("force", force)
     if progress is not None and not callable(progress):
         raise InvalidArgumentError(f"progress is {shown(progress)}; expected a function of two numbers")
@@ -99,7 +103,7 @@ def pack(
     store = folder / _core.store_file_name
     _refuse_occupied(folder, store, force)
     resolved = weights.resolved_dtype(options.dtype)
-    choices = weights.choose_formats(options.preset, resolved)
+    choices = weights.choose_formats(options.format_options(resolved))
     files = companions_of(checkpoint)
     made = made_folders(folder)
     try:
@@ -175,7 +179,7 @@ def _source(checkpoint: Checkpoint, weights: TensorWeights, options: EngineOptio
     texts = {
         "model": hub_cache.id_of(path) or path.name,
         "stored": weights.stored_dtype,
-        "quantization": options.preset,
+        "quantization": options.quantization or "none",
         "packed by": f"lamella {_core.version}",
     }
     return {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}

@@ -92,6 +92,6 @@ def test_G_an_interrupt_ends_loading(smollm2_path: Path, progress: Callable[[int
     weights = open_model(smollm2_path).weights
     options = EngineOptions(dtype="float32", quantization="int4")  # the search for clips takes seconds
     dtype = weights.resolved_dtype(options.dtype)
-    config = options.config(dtype, [choice.format for choice in weights.choose_formats(options.preset, dtype)])
+    config = options.config(dtype, [choice.format for choice in weights.choose_formats(options.format_options(dtype))])
     interrupted(lambda: weights.open_engine(config, 2, None, progress), pause=0.011)
     weights.open_engine(config, 2, None, progress)

@@ -12,7 +12,8 @@
 // format asks for int8 inputs, the row x is rounded first: scale = absmax / 127, q[i] = round(x[i] * (127 / absmax)), ties
 // to even (scale and all q zero where absmax is below 2^-100), and
 // y[o] = scale * sum over groups g of (s[g] * (sum over i in g of q[i] * (code[i] - zero)) + minimum[g] * sum of q[i]), the
-// inner sums exact integers.
+// inner sums exact integers. Where it asks for rotated inputs, the row is multiplied by H first (memory/rotation.h), in
+// fp32; the matrix holds rotated weights, and unpack_row() gives those.
 #pragma once
 
 #include <cstddef>

@@ -17,8 +17,10 @@ enum class Scale : std::uint8_t { none, f32, f16 };
 /// What joins the product: value = scale * code + minimum, or value = scale * (code - zero), zero an 8-bit integer.
 enum class Offset : std::uint8_t { none, minimum, zero };
 /// What a linear does to its inputs before it multiplies: leaves them in the engine's dtype, or rounds each token's row
-/// to int8 with one scale, absmax / 127.
-enum class LinearInput : std::uint8_t { dtype, int8 };
+/// to int8 with one scale, absmax / 127, as they are or after the rotation of memory/rotation.h, which spreads what stands
+/// out in a few inputs over many; the weights are stored rotated then. The rotation is for linears: a table of embeddings
+/// never has it.
+enum class LinearInput : std::uint8_t { dtype, int8, int8_rotated };
 
 /// One weight's format. `group` is the number of inputs that share a scale; 0 is the whole row. The last group of a row
 /// may be shorter.
@@ -38,6 +40,8 @@ inline constexpr WeightFormat f16{.element = Element::f16};
 inline constexpr WeightFormat bf16{.element = Element::bf16};
 inline constexpr WeightFormat int8_weight_only{.element = Element::i8, .scale = Scale::f32};
 inline constexpr WeightFormat int8{.element = Element::i8, .scale = Scale::f32, .input = LinearInput::int8};
+inline constexpr WeightFormat int8_rotated{
+    .element = Element::i8, .scale = Scale::f32, .input = LinearInput::int8_rotated};
 inline constexpr WeightFormat int4{.element = Element::i4, .group = 32, .scale = Scale::f16};
 inline constexpr WeightFormat int4_a8{
     .element = Element::i4, .group = 32, .scale = Scale::f16, .input = LinearInput::int8};
@@ -79,7 +83,13 @@ inline constexpr WeightFormat q8_0{.element = Element::i8, .group = 32, .scale =
 /// is no multiple of 32, an f16 scale for a whole row or an f32 one for groups, an offset without groups.
 void validate(const WeightFormat& format);
 
-/// "float32", "int8", "int8/32:f16", "int4/32:f16+minimum", with ", int8 inputs" where inputs are quantised: for people.
+/// Whether a linear rounds its inputs to int8.
+[[nodiscard]] constexpr bool has_int8_inputs(const WeightFormat& format) noexcept {
+  return format.input != LinearInput::dtype;
+}
+
+/// "float32", "int8", "int8/32:f16", "int4/32:f16+minimum", with ", int8 inputs" or ", rotated int8 inputs" where inputs
+/// are quantised: for people.
 [[nodiscard]] std::string to_string(const WeightFormat& format);
 
 }  // namespace lamella

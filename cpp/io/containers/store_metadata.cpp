@@ -28,7 +28,7 @@ constexpr std::array<std::string_view, 3> names_of<Scale>{"none", "f32", "f16"};
 template <>
 constexpr std::array<std::string_view, 3> names_of<Offset>{"none", "minimum", "zero"};
 template <>
-constexpr std::array<std::string_view, 2> names_of<LinearInput>{"dtype", "int8"};
+constexpr std::array<std::string_view, 3> names_of<LinearInput>{"dtype", "int8", "int8_rotated"};
 template <>
 constexpr std::array<std::string_view, 6> names_of<Segment>{"embedding", "norms_qkv", "attention_output",
                                                             "mlp_up",    "mlp_down",  "head"};

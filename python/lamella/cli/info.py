@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lamella.checkpoint import Checkpoint
 
 _KV_BLOCK = 16  # tokens
-_MEANINGFUL = ("dtype", "quantization", "max_num_seqs", "max_model_len", "threads")
+_MEANINGFUL = ("dtype", "quantization", "smoothing", "quantize_head", "max_num_seqs", "max_model_len", "threads")
 
 
 def add_arguments(parser: Parser) -> None:

@@ -16,7 +16,7 @@ from .output import ProgressLine
 if TYPE_CHECKING:
     from lamella.checkpoint import Checkpoint
 
-_FORMATS = ("dtype", "quantization")
+_FORMATS = ("dtype", "quantization", "smoothing", "quantize_head")
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ def named(args: argparse.Namespace) -> Named:
 
         checkpoint = open_model(args.model)
         dtype = checkpoint.weights.resolved_dtype(options.dtype)
-        choices = checkpoint.weights.choose_formats(options.preset, dtype)
+        choices = checkpoint.weights.choose_formats(options.format_options(dtype))
         return Named(args.model, checkpoint.spec, dtype, [choice.format for choice in choices], choices, checkpoint)
     from lamella.shapes import spec_for_shape
 
     spec, dtype = spec_for_shape(args.shape), options.resolved_dtype("bfloat16")
-    return Named(args.shape, spec, dtype, _core.choose_formats_for_shape(spec, options.preset, dtype), [])
+    return Named(args.shape, spec, dtype, _core.choose_formats_for_shape(spec, options.format_options(dtype)), [])
 
 
 def open_engine(args: argparse.Namespace, spec: _core.ModelSpec | None = None, **defaults: Any) -> Engine:

@@ -18,7 +18,7 @@ from .options import ENGINE, add_engine_options, add_model, check_model, engine_
 from .output import ProgressLine, bytes_text, print_json, seconds_text
 from .parser import Parser, UsageError
 
-_MEANINGFUL = ("dtype", "quantization", "threads")
+_MEANINGFUL = ("dtype", "quantization", "smoothing", "quantize_head", "threads")
 
 
 def add_arguments(parser: Parser) -> None:

@@ -49,6 +49,24 @@ struct RoundedRow {
   std::vector<std::int32_t> codes;
 };
 
+/// A row as memory/rotation.h rotates it: one bit of the line's number after the other, in fp32.
+Values rotated_row(const double* x, std::int64_t inputs) {
+  std::int64_t lines = 1;
+  while (lines < 64 && inputs % (2 * lines) == 0) lines *= 2;
+  Values row(x, x + inputs);
+  for (std::int64_t bit = 1; bit < lines; bit *= 2) {
+    const Values before = row;
+    for (std::int64_t i = 0; i < inputs; ++i) {
+      const std::int64_t line = i / (inputs / lines), column = i % (inputs / lines);
+      const auto of = [&](std::int64_t number) {
+        return static_cast<float>(before[static_cast<std::size_t>(number * (inputs / lines) + column)]);
+      };
+      row[static_cast<std::size_t>(i)] = line & bit ? of(line - bit) - of(line) : of(line) + of(line + bit);
+    }
+  }
+  return row;
+}
+
 RoundedRow rounded_row(const double* x, std::int64_t inputs) {
   RoundedRow row{.codes = std::vector<std::int32_t>(static_cast<std::size_t>(inputs))};
   double largest = 0.0;
@@ -249,9 +267,13 @@ PackedMatrix Packed::matrix() const {
 
 Product64 product64(const Values& x, const CodedMatrix& weight) {
   const std::int64_t inputs = weight.inputs, tokens = static_cast<std::int64_t>(x.size()) / inputs;
-  const bool integers = weight.format.input == LinearInput::int8;
+  const bool integers = has_int8_inputs(weight.format);
   std::vector<RoundedRow> rows;
-  for (std::int64_t t = 0; t < tokens && integers; ++t) rows.push_back(rounded_row(x.data() + t * inputs, inputs));
+  for (std::int64_t t = 0; t < tokens && integers; ++t) {
+    const double* row = x.data() + t * inputs;
+    const bool rotated = weight.format.input == LinearInput::int8_rotated;
+    rows.push_back(rounded_row(rotated ? rotated_row(row, inputs).data() : row, inputs));
+  }
   Product64 product;
   product.y.resize(static_cast<std::size_t>(tokens * weight.outputs));
   product.size.resize(product.y.size());

@@ -68,7 +68,7 @@ class Packed {
 struct Product64 {
   Values y, size;
 };
-/// x [tokens][inputs], rounded to int8 first where the format asks for it; the sums of codes are exact then.
+/// x [tokens][inputs], rotated and rounded to int8 first where the format asks for it; the sums of codes are exact then.
 [[nodiscard]] Product64 product64(const Values& x, const CodedMatrix& weight);
 /// The same with a bias where there is one.
 [[nodiscard]] Values linear64(const Values& x, const CodedMatrix& weight, const Values& bias);

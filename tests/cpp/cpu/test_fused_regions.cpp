@@ -23,13 +23,13 @@ class FusedRegions : public KernelTest {
   }
   /// int8 inputs: where normalised rows differ in a rounding, some codes differ by one.
   double bound(const WeightFormat& format) const {
-    const double codes = format.input == LinearInput::int8 ? 2e-2 : 0.0;
+    const double codes = has_int8_inputs(format) ? 2e-2 : 0.0;
     if (dtype() == DataType::bf16) return fused_bf16_bound + codes;
     return dtype() == DataType::f16 ? fused_f16_bound + codes : bound_of(DataType::f32) * 10;
   }
   /// What region 1 and 3 multiply, for float64: from the kernel's own norm in fp32, so that int8 codes are the same.
   Values rows64(Cells& x, Cells& weight, Cells& bias, const WeightFormat& format) {
-    if (format.input == LinearInput::int8 && dtype() == DataType::f32) return normed(x, weight, bias).values();
+    if (has_int8_inputs(format) && dtype() == DataType::f32) return normed(x, weight, bias).values();
     return norm64(norm_, x.values(), weight.values(), bias.values(), eps, width_);
   }
   [[nodiscard]] ScratchBounds bounds() const { return {.max_inputs = width_}; }

@@ -103,7 +103,7 @@ TEST_P(Linear, LongRows) {
 TEST_P(Linear, NotANumberStaysInItsRowAndColumn) {
   const std::int64_t inputs = 40, outputs = 19, tokens = 5;
   for (const WeightFormat& format : all_formats()) {
-    if (format.input == LinearInput::int8) continue;
+    if (has_int8_inputs(format)) continue;
     SCOPED_TRACE(to_string(format));
     CodedMatrix weight = random_matrix(random_, format, outputs, inputs);
     // Loading refuses fp16 weights that are not finite, and kernels need not know them.
@@ -160,7 +160,7 @@ TEST_P(Linear, MoreThanTwoToThe31Elements) {
   std::vector<std::int64_t> sample = {0, 1, 63, 64, (std::int64_t{1} << 31) / inputs, outputs - 14, outputs - 1};
   for (std::int64_t o = 1; o * inputs / 2 < outputs * inputs; o *= 2) sample.push_back(std::min(o, outputs - 1));
   while (sample.size() < 100) sample.push_back(draw(0, outputs - 1));
-  for (const LinearInput input : {LinearInput::dtype, LinearInput::int8}) {
+  for (const LinearInput input : {LinearInput::dtype, LinearInput::int8, LinearInput::int8_rotated}) {
     const WeightFormat format{.element = Element::i4, .group = group, .scale = Scale::f16, .input = input};
     const PackedMatrix matrix{.data = storage.data(), .outputs = outputs, .inputs = inputs, .format = format};
     ASSERT_EQ(next - storage.data(), matrix.layout().total_bytes());

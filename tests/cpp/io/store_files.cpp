@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/checksum.h"
+#include "formats.h"
 #include "io/refuse.h"
 #include "specs.h"
 
@@ -41,7 +42,8 @@ std::vector<WeightFormat> formats_in_turn(const ModelSpec& spec, const std::vect
   std::vector<WeightFormat> out;
   std::size_t turn = 0;
   for (const WeightDeclaration& weight : declare_weights(spec))
-    out.push_back(is_vector(weight.id.slot) ? formats::f32 : matrices.at(turn++ % matrices.size()));
+    out.push_back(is_vector(weight.id.slot) ? formats::f32
+                                            : testing::fitting(matrices.at(turn++ % matrices.size()), weight.id.slot));
   return out;
 }
 

@@ -36,7 +36,7 @@ void multiply(const void* x, const PackedMatrix& weight, std::int64_t tokens, bo
   const auto inputs = static_cast<std::size_t>(weight.inputs);
   std::vector<float> w(inputs), rows(row_of(x, 0, weight.inputs), row_of(x, tokens, weight.inputs)),
       scales(static_cast<std::size_t>(tokens), 1.0F);
-  if (weight.format.input == LinearInput::int8)
+  if (has_int8_inputs(weight.format))
     for (std::size_t t = 0; t < scales.size(); ++t)
       scales[t] = round_to_int8(std::span(rows).subspan(t * inputs, inputs));
   const cpu::Range mine = cpu::share(weight.outputs, worker);

@@ -67,7 +67,9 @@ class EngineExactness : public ::testing::Test {
   std::vector<WeightFormat> formats_of(const ModelSpec& spec, const WeightFormat* only) {
     std::vector<WeightFormat> formats;
     for (const WeightDeclaration& weight : declare_weights(spec))
-      formats.push_back(is_vector(weight.id.slot) ? formats::f32 : only != nullptr ? *only : any_of(all_formats()));
+      formats.push_back(is_vector(weight.id.slot)
+                            ? formats::f32
+                            : fitting(only != nullptr ? *only : any_of(all_formats()), weight.id.slot));
     return formats;
   }
 

@@ -22,8 +22,9 @@ struct Packing {
 
   [[nodiscard]] std::vector<WeightFormat> formats() const {
     std::vector<WeightFormat> out;
-    for (const FormatChoice& choice : choose_formats(declare_weights(checkpoint.spec()), checkpoint.recipe(),
-                                                     checkpoint.tensors(), quantization, dtype))
+    for (const FormatChoice& choice :
+         choose_formats(declare_weights(checkpoint.spec()), checkpoint.recipe(), checkpoint.tensors(),
+                        {.quantization = quantization, .dtype = dtype}))
       out.push_back(choice.format);
     return out;
   }

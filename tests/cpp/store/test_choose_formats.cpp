@@ -10,13 +10,17 @@ namespace {
 using io::StorageType;
 
 /// The choice for one weight that the file stores as `stored`.
-FormatChoice choice(Slot slot, StorageType stored, Quantization quantization, DataType dtype = DataType::bf16,
-                    bool transposed = false) {
-  const std::vector<WeightDeclaration> declared = {{.id = {slot, -1}, .rows = 64, .columns = 256}};
+FormatChoice choice(Slot slot, StorageType stored, const FormatOptions& options, bool transposed = false,
+                    bool makes_logits = false) {
+  const std::vector<WeightDeclaration> declared = {
+      {.id = {slot, -1}, .rows = 64, .columns = 256, .makes_logits = makes_logits}};
   io::TensorTable tensors;
   tensors.tensors = {{.name = "t", .type = stored, .shape = {64, 256}}};
   const LoadRecipe recipe = {{.weight = to_string(declared[0].id), .tensor = "t", .transposed = transposed}};
-  return choose_formats(declared, recipe, tensors, quantization, dtype).at(0);
+  return choose_formats(declared, recipe, tensors, options).at(0);
+}
+FormatChoice choice(Slot slot, StorageType stored, Quantization quantization) {
+  return choice(slot, stored, {.quantization = quantization, .dtype = DataType::bf16});
 }
 
 TEST(ChooseFormats, NoneKeepsWhatIsStored) {
@@ -52,7 +56,7 @@ TEST(ChooseFormats, NoneKeepsWhatIsStored) {
 
 TEST(ChooseFormats, TransposedCodesAreConverted) {
   for (const StorageType stored : {StorageType::q4_0, StorageType::q4_1, StorageType::q8_0}) {
-    const FormatChoice found = choice(Slot::query, stored, Quantization::none, DataType::f32, true);
+    const FormatChoice found = choice(Slot::query, stored, {}, true);
     EXPECT_EQ(found.format, formats::q8_0);
     EXPECT_EQ(found.conversion, Conversion::converted);
   }
@@ -66,12 +70,14 @@ TEST(ChooseFormats, PresetsSayWhatLinearsAndVocabulariesGet) {
   for (const auto& [quantization, linear, vocabulary] : {
            Case{Quantization::dequantize, formats::f16, formats::f16},
            Case{Quantization::int8_weight_only, formats::int8_weight_only, formats::int8_weight_only},
-           Case{Quantization::int8, formats::int8, formats::int8_weight_only},
+           Case{Quantization::int8, formats::int8_rotated, formats::int8_weight_only},
            Case{Quantization::int4, formats::int4, formats::int8_weight_only},
            Case{Quantization::int4_a8, formats::int4_a8, formats::int8_weight_only},
        }) {
     for (const StorageType stored : {StorageType::f32, StorageType::q4_1, StorageType::q6_k}) {
-      const auto of = [&](Slot slot) { return choice(slot, stored, quantization, DataType::f16).format; };
+      const auto of = [&](Slot slot) {
+        return choice(slot, stored, {.quantization = quantization, .dtype = DataType::f16}).format;
+      };
       for (const Slot slot : {Slot::query, Slot::attention_output, Slot::mlp_gate, Slot::mlp_down, Slot::pooler})
         EXPECT_EQ(of(slot), linear);
       for (const Slot slot : {Slot::token_embedding, Slot::head}) EXPECT_EQ(of(slot), vocabulary);
@@ -86,19 +92,37 @@ TEST(ChooseFormats, PresetsSayWhatLinearsAndVocabulariesGet) {
   EXPECT_EQ(choice(Slot::query, StorageType::q4_1, Quantization::dequantize).conversion, Conversion::expanded);
 }
 
+TEST(ChooseFormats, Int8InputsAreRotatedUnlessAskedNotTo) {
+  const FormatOptions plain{.quantization = Quantization::int8, .smoothing = false};
+  EXPECT_EQ(choice(Slot::query, StorageType::f32, plain).format, formats::int8);
+  EXPECT_EQ(choice(Slot::token_embedding, StorageType::f32, plain).format, formats::int8_weight_only);
+}
+
+TEST(ChooseFormats, TheHeadIsQuantisedWhenAsked) {
+  for (const auto& [quantization, head, embedding] :
+       {std::tuple{Quantization::int8, formats::int8_rotated, formats::int8},
+        {Quantization::int4, formats::int4, formats::int4},
+        {Quantization::int4_a8, formats::int4_a8, formats::int4_a8}}) {
+    const FormatOptions asked{.quantization = quantization, .quantize_head = true};
+    EXPECT_EQ(choice(Slot::head, StorageType::f32, asked, false, true).format, head);
+    EXPECT_EQ(choice(Slot::token_embedding, StorageType::f32, asked, false, true).format, embedding);
+    EXPECT_EQ(choice(Slot::token_embedding, StorageType::f32, asked).format, formats::int8_weight_only);
+  }
+}
+
 TEST(ChooseFormats, ShapesWithoutACheckpointAreFloatsUnlessAsked) {
   const std::vector<WeightDeclaration> declared = {{.id = {Slot::token_embedding, -1}, .rows = 64, .columns = 32},
                                                    {.id = {Slot::query, 0}, .rows = 32, .columns = 32},
                                                    {.id = {Slot::query_bias, 0}, .rows = 1, .columns = 32}};
-  EXPECT_EQ(choose_formats(declared, Quantization::none, DataType::bf16),
+  EXPECT_EQ(choose_formats(declared, {.dtype = DataType::bf16}),
             (std::vector<WeightFormat>{formats::bf16, formats::bf16, formats::f32}));
-  EXPECT_EQ(choose_formats(declared, Quantization::int4_a8, DataType::bf16),
+  EXPECT_EQ(choose_formats(declared, {.quantization = Quantization::int4_a8, .smoothing = false}),
             (std::vector<WeightFormat>{formats::int8_weight_only, formats::int4_a8, formats::f32}));
 }
 
 TEST(ChooseFormats, NamesAreThePresets) {
   for (const char* name : {"none", "dequantize", "int8_weight_only", "int8", "int4", "int4_a8"})
-    EXPECT_NO_THROW(static_cast<void>(quantization_named(name)));
+    EXPECT_EQ(to_string(quantization_named(name)), name);
   try {
     static_cast<void>(quantization_named("int3"));
     FAIL() << "accepted";

@@ -29,8 +29,7 @@ Stored random_rows(std::mt19937& random, StorageType type, std::int64_t rows, st
   for (std::size_t i = 0; i < stored.bytes.size(); ++i) {
     stored.bytes[i] = static_cast<std::byte>(random());
     const std::size_t in_block = i % layout.bytes;
-    if (in_block < 2 * halves && in_block % 2 == 1)
-      stored.bytes[i] &= std::byte{0xaf};  // finite, either sign
+    if (in_block < 2 * halves && in_block % 2 == 1) stored.bytes[i] &= std::byte{0xaf};  // finite, either sign
   }
   io::expand_row_range_to_f32(type, stored.bytes, stored.values);
   return stored;

@@ -176,7 +176,8 @@ TEST(LoadStore, PaddingBetweenWeightsIsZeroWhateverTheChecksumSays) {
   ResidentWeights weights = room_for(store.header);
   io::PreadReader reader;
   ThreadTeam team(2);
-  test::expect_error(ErrorCode::invalid_checkpoint, {"padding of segment layers.0.norms_qkv (bytes ", "is 120, expected 0"},
+  test::expect_error(ErrorCode::invalid_checkpoint,
+                     {"padding of segment layers.0.norms_qkv (bytes ", "is 120, expected 0"},
                      [&] { load_store(weights, store, reader, team); });
 }
 

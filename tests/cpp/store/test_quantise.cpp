@@ -9,6 +9,7 @@
 #include "base/float_bits.h"
 #include "formats.h"
 #include "packed.h"
+#include "rotated.h"
 
 namespace lamella::testing {
 namespace {
@@ -42,8 +43,11 @@ TEST(Quantise, NearestCodesAreAtMostHalfAStepAway) {
     for (const std::int64_t width : {1, 5, 32, 33, 100, 257}) {
       for (const float deviation : {1e-3F, 1.0F, 500.0F}) {
         constexpr std::int64_t rows = 17;
-        const std::vector<float> values = normal_rows(7, static_cast<std::size_t>(rows * width), deviation);
+        std::vector<float> values = normal_rows(7, static_cast<std::size_t>(rows * width), deviation);
         const std::vector<float> found = quantised(values, rows, format, Rounding::nearest);
+        if (format.input == LinearInput::int8_rotated)
+          for (auto row = values.begin(); row < values.end(); row += width)
+            std::ranges::copy(rotated64(std::span(row, static_cast<std::size_t>(width))), row);
         const std::int64_t group = format.group == 0 ? width : format.group;
         for (std::int64_t begin = 0; begin < rows * width;) {
           const std::int64_t end = std::min(begin + group, (begin / width + 1) * width);

@@ -5,6 +5,7 @@
 
 #include "base/float_bits.h"
 #include "cpu/kernels/reference/reference.h"
+#include "memory/rotation.h"
 
 namespace lamella::cpu::reference {
 namespace {
@@ -14,6 +15,20 @@ struct RoundedRow {
   float scale = 0.0F;
   std::vector<std::int64_t> codes;
 };
+
+/// x H (memory/rotation.h), stage by stage.
+std::vector<float> rotated(const float* x, std::int64_t inputs) {
+  std::vector<float> row(x, x + inputs);
+  const std::int64_t block = rotation_block(inputs), lines = inputs / block;
+  for (std::int64_t h = 1; h < block; h *= 2) {
+    const std::vector<float> before = row;
+    for (std::int64_t i = 0; i < inputs; ++i) {
+      const auto here = static_cast<std::size_t>(i), step = static_cast<std::size_t>(h * lines);
+      row[here] = (i / lines & h) == 0 ? before[here] + before[here + step] : before[here - step] - before[here];
+    }
+  }
+  return row;
+}
 
 RoundedRow round_to_int8(const float* x, std::int64_t inputs) {
   RoundedRow row{.codes = std::vector<std::int64_t>(static_cast<std::size_t>(inputs))};
@@ -90,7 +105,11 @@ void int8_linear(const LinearArgs& a, const Range& mine) {
   const std::int64_t inputs = a.weight.inputs;
   std::vector<RoundedRow> rows;
   rows.reserve(static_cast<std::size_t>(a.tokens));
-  for (std::int64_t t = 0; t < a.tokens; ++t) rows.push_back(round_to_int8(row_of(a.x, t, inputs), inputs));
+  for (std::int64_t t = 0; t < a.tokens; ++t) {
+    const float* x = row_of(a.x, t, inputs);
+    const bool rotate = a.weight.format.input == LinearInput::int8_rotated;
+    rows.push_back(round_to_int8(rotate ? rotated(x, inputs).data() : x, inputs));
+  }
   for (std::int64_t o = mine.begin; o < mine.end; ++o) {
     const std::vector<CodeGroup> groups = groups_of(a.weight, o);
     for (std::int64_t t = 0; t < a.tokens; ++t)
@@ -102,7 +121,7 @@ void int8_linear(const LinearArgs& a, const Range& mine) {
 
 void linear(const LinearArgs& a, const Worker& worker) {
   const Range mine = share(a.weight.outputs, worker);
-  if (a.weight.format.input == LinearInput::int8) return int8_linear(a, mine);
+  if (has_int8_inputs(a.weight.format)) return int8_linear(a, mine);
   std::vector<float> w(static_cast<std::size_t>(a.weight.inputs));
   for (std::int64_t o = mine.begin; o < mine.end; ++o) {
     unpack_row(a.weight, o, w.data());

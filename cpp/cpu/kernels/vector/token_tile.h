@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/kernels/contracts.h"
+#include "memory/rotation.h"
 
 // The choice of dot products stands before this.
 #include "cpu/kernels/vector/simd.h"
@@ -15,7 +16,7 @@ enum class InputForm : std::uint8_t { values, pairs, codes };
 
 template <typename T>
 LAMELLA_INLINE InputForm form_for(const WeightFormat& format) {
-  if (format.input == LinearInput::int8) return InputForm::codes;
+  if (has_int8_inputs(format)) return InputForm::codes;
   if constexpr (multiplies_bf16_pairs && sizeof(T) == sizeof(Bf16)) {
     if (is_bf16<T> && format.element == Element::bf16) return InputForm::pairs;
   }
@@ -54,7 +55,8 @@ class TileBuilder {
         if (tile.pairs == nullptr) make_pairs();
         break;
       case InputForm::codes:
-        if (tile.codes == nullptr) make_codes();
+        if (tile.codes == nullptr || rotated_ != (matrix.format.input == LinearInput::int8_rotated))
+          make_codes(matrix.format.input == LinearInput::int8_rotated);
         break;
     }
     return tile;
@@ -107,22 +109,46 @@ class TileBuilder {
     tile.pairs = pairs;
   }
 
-  [[gnu::noinline]] void make_codes() {
+  /// A region whose matrices want both kinds of codes has one kind at a time, in the same memory.
+  [[gnu::noinline]] void make_codes(bool rotated) {
     const std::int64_t blocks = (width_ + 31) / 32;
-    tile.codes_stride = padded_ / 4 * quad_words;
-    tile.sums_stride = blocks + 1;
-    std::int32_t* codes = take<std::int32_t>(tile.tokens * tile.codes_stride);
-    float* scales = take<float>(tile.tokens);
-    std::int32_t* sums = take<std::int32_t>(tile.tokens * tile.sums_stride);
-    for (std::int64_t t = 0; t < tile.tokens; ++t)
-      scales[t] = quantise_row(rows_ + t * width_, codes + t * tile.codes_stride, sums + t * tile.sums_stride, blocks);
-    tile.codes = codes;
-    tile.scales = scales;
-    tile.sums = sums;
+    if (tile.codes == nullptr) {
+      tile.codes_stride = padded_ / 4 * quad_words;
+      tile.sums_stride = blocks + 1;
+      codes_ = take<std::int32_t>(tile.tokens * tile.codes_stride);
+      scales_ = take<float>(tile.tokens);
+      sums_ = take<std::int32_t>(tile.tokens * tile.sums_stride);
+      rotated_row_ = take<float>(padded_);
+      tile.codes = codes_;
+      tile.scales = scales_;
+      tile.sums = sums_;
+    }
+    rotated_ = rotated;
+    for (std::int64_t t = 0; t < tile.tokens; ++t) {
+      std::int32_t *codes = codes_ + t * tile.codes_stride, *sums = sums_ + t * tile.sums_stride;
+      const T* row = rows_ + t * width_;
+      scales_[t] =
+          rotated ? quantise_row(rotate_inputs(row), codes, sums, blocks) : quantise_row(row, codes, sums, blocks);
+    }
+  }
+
+  /// x H in fp32, in memory that the next row takes over (memory/rotation.h).
+  const float* rotate_inputs(const T* row) {
+    float* x = rotated_row_;
+    each_vector(width_, [&](std::int64_t i, int count) LAMELLA_BODY { store(x + i, load(row + i, count), count); });
+    each_rotated_run(width_, [&](std::int64_t at, std::int64_t partner, std::int64_t pairs) LAMELLA_BODY {
+      each_vector(pairs, [&](std::int64_t i, int count) LAMELLA_BODY {
+        const F32 a = load(x + at + i, count), b = load(x + partner + i, count);
+        store(x + at + i, a + b, count);
+        store(x + partner + i, a - b, count);
+      });
+    });
+    return x;
   }
 
   /// contracts.h says how a row is rounded. Returns its scale: NaN where the row holds NaN or infinity.
-  float quantise_row(const T* row, std::int32_t* words, std::int32_t* sums, std::int64_t blocks) {
+  template <typename X>
+  float quantise_row(const X* row, std::int32_t* words, std::int32_t* sums, std::int64_t blocks) {
     I32 bits = {};  // magnitudes compare as integers, NaN above all
     each_vector(width_, [&](std::int64_t i, int count) LAMELLA_BODY {
       const I32 magnitude = (I32)absolute(load(row + i, count));
@@ -158,6 +184,9 @@ class TileBuilder {
   const T* rows_;
   std::int64_t width_, padded_;
   std::byte* free_;
+  bool rotated_ = false;  // of the codes
+  std::int32_t *codes_ = nullptr, *sums_ = nullptr;
+  float *scales_ = nullptr, *rotated_row_ = nullptr;
 };
 
 }  // namespace
