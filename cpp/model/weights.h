@@ -96,8 +96,11 @@ struct WeightDeclaration {
 /// Every weight that `spec` needs, in execution order, each exactly once. A tied head declares no weight of its own.
 [[nodiscard]] std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec);
 
-/// Gives every declaration its format, in order. Errors: invalid_argument for a record that no kernel reads and for an
-/// embedding in rotated codes; a broken invariant where the counts differ or a vector is not fp32.
+/// Errors: invalid_argument for a record that no kernel reads, for an embedding in rotated codes and for int8 inputs to rows
+/// so long that their integer sums could overflow; a broken invariant for a vector that is not fp32.
+void validate(const WeightDeclaration& weight, const WeightFormat& format);
+
+/// Gives every declaration its format, in order. Errors: those of validate; a broken invariant where the counts differ.
 void set_formats(std::vector<WeightDeclaration>& declarations, std::span<const WeightFormat> formats);
 
 /// Canonical name: "token_embedding", "layers.3.query_bias", "final_norm". Recipes of family files use these names.

@@ -164,6 +164,7 @@ def test_engine_options_reach_the_engine(run: Run, tiny: Path) -> None:
     )
     more = ("--max-num-batched-tokens", 8, "--no-deep-fusion", "--device", "cpu", "--quantization", "dequantize")
     assert run(*base, *options, *more)[0] == 0
+    assert run(*base, "--quantization", "int8", "--no-smoothing", "--quantize-head")[0] == 0
     for wrong in (
         ("--dtype", "int7"),
         ("--memory-budget", "much"),
@@ -171,6 +172,7 @@ def test_engine_options_reach_the_engine(run: Run, tiny: Path) -> None:
         ("--max-model-len", 10**6),
         ("--device", "abacus"),
         ("--quantization", "int1"),
+        ("--quantize-head",),
     ):
         code, out, _ = run(*base, *wrong)
         assert code == 2, wrong

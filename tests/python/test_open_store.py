@@ -257,8 +257,18 @@ def test_quantization_is_refused_with_what_the_store_holds(store: Path, preset: 
     with pytest.raises(lamella.InvalidArgumentError) as caught:
         lamella.Engine(store, quantization=preset)
     message = str(caught.value)
-    for part in ("model.lamella", "float32, int8 and int8, int8 inputs", "tiny-llama", f"--quantization {preset}"):
+    for part in (
+        "model.lamella",
+        "float32, int8 and int8, rotated int8 inputs",
+        "tiny-llama",
+        f"--quantization {preset}",
+    ):
         assert part in message
+
+
+def test_smoothing_is_refused_too(store: Path) -> None:
+    with pytest.raises(lamella.InvalidArgumentError, match=r"smoothing is False, but .* is a packed store"):
+        lamella.Engine(store, smoothing=False)
 
 
 def damaged(store: Path, out: Path, at: int, bit: int = 3) -> Path:
@@ -408,7 +418,7 @@ def test_info_says_what_a_store_holds(store: Path, capsys: pytest.CaptureFixture
             "segments": len(opened.segments()),
             "verified": verified,
         }
-        assert set(model["stored"]) == {"float32", "int8", "int8, int8 inputs"}
+        assert set(model["stored"]) == {"float32", "int8", "int8, rotated int8 inputs"}
         assert {kind["conversion"] for kind in model["weights"]} == {"kept"}
         assert model["files"] == [str(store / "model.lamella")]
         assert model["tokenizer"] == {"tokens": 320}
@@ -416,7 +426,13 @@ def test_info_says_what_a_store_holds(store: Path, capsys: pytest.CaptureFixture
             assert model["memory"]["weights_bytes"] == engine.stats()["bytes_weights"]
     code, out, _ = info(capsys, store / "model.lamella", "--verify")
     assert code == 0
-    for part in ("every byte checked", opened.digest, "model: tiny-llama", "quantization: int8", "int8, int8 inputs: "):
+    for part in (
+        "every byte checked",
+        opened.digest,
+        "model: tiny-llama",
+        "quantization: int8",
+        "int8, rotated int8 inputs: ",
+    ):
         assert part in out
 
 

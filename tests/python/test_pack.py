@@ -44,7 +44,8 @@ def sound(store: Path) -> _core.PackedStore:
 def llama(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Path:
     """A random model with a tokenizer and files of all kinds beside its weights."""
     folder = tmp_path_factory.mktemp("pack") / "llama"
-    draw("llama", seed, folder, vocab_size=330, hidden_size=64, rope_parameters=None)
+    heads = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    draw("llama", seed, folder, vocab_size=330, rope_parameters=None, **heads)
     tiny_tokenizers.byte_level().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages[0].content }}"}')
     (folder / "generation_config.json").write_text('{"eos_token_id": [1, 2], "do_sample": true, "top_k": 7}')
@@ -104,11 +105,32 @@ def test_safetensors_and_gguf_of_the_same_numbers_have_the_same_digest(tmp_path:
     assert len(digests) == 1
 
 
+def test_smoothing_and_the_head_are_packed_as_asked(llama: Path, tmp_path: Path) -> None:
+    for i, options in enumerate([{}, {"smoothing": False}, {"quantize_head": True}]):
+        packed = lamella.pack(llama, tmp_path / f"out{i}", quantization="int8", **options)
+        same_logits(llama, packed.path, quantization="int8", **options)
+        inputs = "int8 inputs" if options.get("smoothing") is False else "rotated int8 inputs"
+        formats = {choice.weight: str(choice.format) for choice in packed.formats}
+        assert formats["layers.0.query"] == f"int8, {inputs}"
+        logits = formats.get("head", formats["token_embedding"])  # a tied embedding is looked up: never rotated
+        quantised = f"int8, {inputs}" if "head" in formats else "int8, int8 inputs"
+        assert logits == (quantised if options.get("quantize_head") else "int8")
+
+
 @pytest.mark.parametrize("quant", [gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.Q8_0])
 def test_gguf_codes_are_kept(tmp_path: Path, seed: int, quant: gguf.GGMLQuantizationType) -> None:
     config = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "rms_norm_eps": 1e-5}
     config |= {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    model = draw("llama", seed, tmp_path / "folder", hidden_size=96, intermediate_size=64, **config)
+    model = draw(
+        "llama",
+        seed,
+        tmp_path / "folder",
+        hidden_size=96,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        intermediate_size=64,
+        **config,
+    )
     write_gguf(model, tmp_path / "model.gguf", quant)
     packed = lamella.pack(tmp_path / "model.gguf", tmp_path / "store")
     assert {choice.conversion for choice in packed.formats if choice.stored == quant.name} == {"kept"}

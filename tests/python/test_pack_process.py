@@ -28,7 +28,8 @@ WORK_FILES = {"model.lamella.partial", "model.lamella.journal"}
 def tiny(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Path:
     """A random model with a tokenizer."""
     folder = tmp_path_factory.mktemp("pack") / "tiny"
-    draw("llama", seed, folder, vocab_size=330, hidden_size=64, intermediate_size=128, rope_parameters=None)
+    heads = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    draw("llama", seed, folder, vocab_size=330, intermediate_size=128, rope_parameters=None, **heads)
     byte_level().save(str(folder / "tokenizer.json"))
     return folder
 

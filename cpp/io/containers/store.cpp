@@ -22,14 +22,12 @@ StoreHeader plan_store(ModelSpec model, DataType dtype, std::map<std::string, st
   validate(model);
   check(dtype == DataType::f32 || dtype == DataType::f16 || dtype == DataType::bf16, "a store for activations of ",
         to_string(dtype));
-  for (const WeightFormat& format : formats) validate(format);
   StoreHeader header{.model = std::move(model), .dtype = dtype, .source = std::move(source)};
   const std::vector<PlacedWeight> declared = in_store_order(header.model);
   check(formats.size() == declared.size(), "a store of ", declared.size(), " weights with ", formats.size(),
         " formats");
   for (const auto& [weight, index] : declared) {
-    check(!is_vector(weight.id.slot) || formats[index] == formats::f32, to_string(weight.id), " in ",
-          to_string(formats[index]));
+    validate(weight, formats[index]);
     header.weights.push_back(
         {.id = weight.id, .rows = weight.rows, .columns = weight.columns, .format = formats[index]});
   }

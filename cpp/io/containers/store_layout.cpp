@@ -70,6 +70,11 @@ class LayoutCheck {
     if (is_vector(weight.id.slot))
       require(weight.format == formats::f32, name(i), "has the format", to_string(weight.format),
               "float32, as vectors do");
+    try {
+      validate(declared, weight.format);
+    } catch (const Error& error) {
+      refuse(file_, name(i), ": ", error.what(), pack_again);
+    }
   }
 
   void check_weight(std::size_t i, const StoreWeight& expected) const {

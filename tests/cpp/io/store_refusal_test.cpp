@@ -179,7 +179,8 @@ TEST(StoreRefusal, Weights) {
 
 TEST(StoreRefusal, Formats) {
   const std::string query = text_between("{\"name\":\"layers.0.query\"", "\n"),
-                    norm = text_between("{\"name\":\"layers.0.attention_norm\"", "\n");
+                    norm = text_between("{\"name\":\"layers.0.attention_norm\"", "\n"),
+                    embedding = text_between("{\"name\":\"token_embedding\"", "\n");
   const auto with = [](std::string in, const std::string& from, const std::string& to) {
     const std::size_t at = in.find(from);
     EXPECT_NE(at, std::string::npos) << from << " in " << in;
@@ -206,6 +207,11 @@ TEST(StoreRefusal, Formats) {
        with(query, "\"element\":\"i8\",\"group\":0,\"scale\":\"f32\"",
             "\"element\":\"f16\",\"group\":0,\"scale\":\"none\""),
        {"weights[2] (layers.0.query) has bytes", "in float16"}},
+      {embedding,
+       embedding.substr(0, embedding.find("\"format\"")) +
+           R"("format":{"element":"i8","group":0,"scale":"f32","offset":"none","input":"int8_rotated"}})" +
+           (embedding.ends_with(",") ? "," : ""),
+       {"token_embedding cannot be int8, rotated int8 inputs", "looked up"}},
       {norm, with(norm, "\"f32\"", "\"f16\""), {"(layers.0.attention_norm) has the format float16, expected float32"}},
   });
 }

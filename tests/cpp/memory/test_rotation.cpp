@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -78,6 +80,36 @@ TEST(Rotation, SpreadsOneLargeInputOverABlock) {
   x[100] = 64.0F;
   const std::vector<float> found = rotated_inputs(x);
   for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(std::abs(found[i]), i % 9 == 100 % 9 ? 64.0F : 0.0F) << i;
+}
+
+TEST(Rotation, OutlyingInputsLeaveRoomForTheOthers) {
+  // What one scale a token makes of a row with five large inputs whose weights are small, as models have them.
+  const std::uint64_t seed = fresh_seed();
+  SCOPED_TRACE("LAMELLA_SEED=" + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const auto rounded = [](std::vector<float> x) {
+    float largest = 0.0F;
+    for (const float value : x) largest = std::max(largest, std::abs(value));
+    for (float& value : x) value = std::nearbyint(value * (127.0F / largest)) * (largest / 127.0F);
+    return x;
+  };
+  const auto product = [](const std::vector<float>& x, const std::vector<float>& w) {
+    return std::inner_product(x.begin(), x.end(), w.begin(), 0.0);
+  };
+  double plain = 0.0, smoothed = 0.0;
+  for (int n = 0; n < 100; ++n) {
+    std::vector<float> x = normal_row(random, 576), w = normal_row(random, 576);
+    for (const std::size_t i : {3U, 77U, 200U, 333U, 571U}) {
+      x[i] *= 60.0F;
+      w[i] /= 60.0F;
+    }
+    const double exact = product(x, w), without = product(rounded(x), w) - exact;
+    rotate_weights(w);
+    const double with = product(rounded(rotated_inputs(x)), w) - exact;
+    plain += without * without;
+    smoothed += with * with;
+  }
+  EXPECT_LT(smoothed, plain / 4) << std::sqrt(smoothed / plain);
 }
 
 TEST(Rotation, LargestWeightsStayFinite) {

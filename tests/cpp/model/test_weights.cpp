@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "lamella/error.h"
 #include "model/weights.h"
 #include "specs.h"
 
@@ -20,6 +21,45 @@ WeightDeclaration find(const ModelSpec& spec, const std::string& name) {
     if (to_string(weight.id) == name) return weight;
   ADD_FAILURE() << name;
   return {};
+}
+
+TEST(DeclareWeights, SaysWhichMatrixMakesLogits) {
+  for (ModelSpec spec : {llama_like(1), gpt2_like(1), neox_like(1), bert_like(1)}) {
+    for (const bool tied : {true, false}) {
+      const bool decoder = spec.head.kind == HeadKind::logits;
+      if (decoder) spec.head.tied = tied;
+      std::vector<std::string> found;
+      for (const WeightDeclaration& weight : declare_weights(spec))
+        if (weight.makes_logits) found.push_back(to_string(weight.id));
+      const std::vector<std::string> expected = {tied ? "token_embedding" : "head"};
+      EXPECT_EQ(found, decoder ? expected : std::vector<std::string>{}) << spec.family;
+    }
+  }
+}
+
+TEST(DeclareWeights, RefusesFormatsThatASlotCannotHave) {
+  const auto refused = [](const WeightDeclaration& weight, const WeightFormat& format, const char* expected) {
+    try {
+      validate(weight, format);
+      ADD_FAILURE() << to_string(weight.id) << " in " << to_string(format);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+      EXPECT_NE(std::string(error.what()).find(expected), std::string::npos) << error.what();
+    }
+  };
+  for (const Slot slot : {Slot::token_embedding, Slot::position_embedding, Slot::type_embedding}) {
+    const WeightDeclaration table{.id = {.slot = slot}, .rows = 9, .columns = 64};
+    refused(table, formats::int8_rotated, "looked up");
+    EXPECT_NO_THROW(validate(table, formats::int8));
+  }
+  WeightDeclaration linear{.id = {.slot = Slot::mlp_down, .layer = 1}, .rows = 9, .columns = 65'536};
+  for (const WeightFormat& format : {formats::int8, formats::int8_rotated}) EXPECT_NO_THROW(validate(linear, format));
+  ++linear.columns;
+  for (const WeightFormat& format : {formats::int8, formats::int8_rotated})
+    refused(linear, format, "layers.1.mlp_down has 65537 inputs");
+  for (const WeightFormat& format : {formats::int8_weight_only, formats::int4_a8})
+    EXPECT_NO_THROW(validate(linear, format));
+  refused(linear, {.element = Element::i4, .scale = Scale::f32}, "int4 needs groups");
 }
 
 TEST(DeclareWeights, LlamaInExecutionOrder) {

@@ -2,20 +2,27 @@
 // (scale absmax / 7). The bounds stand below what was measured; the figures are printed.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
+#include <sstream>
 
+#include "io/containers/open_checkpoint.h"
+#include "io/expand.h"
 #include "packed.h"
 
 namespace lamella::testing {
 namespace {
 
-constexpr std::int64_t rows = 256, width = 512, inputs = 64;
+constexpr std::int64_t drawn_rows = 256, drawn_width = 512, inputs = 64;
 constexpr WeightFormat with_zero{.element = Element::i4, .group = 32, .scale = Scale::f16, .offset = Offset::zero};
 
 /// ||dW x|| / ||W x|| over a few normal x.
-double output_error(const std::vector<float>& weights, const WeightFormat& format, Rounding rounding) {
+double output_error(const std::vector<float>& weights, std::int64_t width, const WeightFormat& format,
+                    Rounding rounding) {
+  const std::int64_t rows = static_cast<std::int64_t>(weights.size()) / width;
   CodedRows codes;
   quantise_rows(weights, rows, width, format, rounding, codes);
   OwnedMatrix matrix(rows, width, format);
@@ -25,7 +32,7 @@ double output_error(const std::vector<float>& weights, const WeightFormat& forma
   std::normal_distribution<float> normal;
   double error = 0.0, size = 0.0;
   for (std::int64_t n = 0; n < inputs; ++n) {
-    std::vector<float> x(width);
+    std::vector<float> x(static_cast<std::size_t>(width));
     for (float& value : x) value = normal(random);
     for (std::int64_t row = 0; row < rows; ++row) {
       double difference = 0.0, output = 0.0;
@@ -44,7 +51,7 @@ double output_error(const std::vector<float>& weights, const WeightFormat& forma
 template <typename Distribution>
 std::vector<float> drawn(Distribution distribution) {
   std::mt19937 random(20);
-  std::vector<float> weights(rows * width);
+  std::vector<float> weights(drawn_rows * drawn_width);
   for (float& weight : weights) weight = 0.02F * static_cast<float>(distribution(random));
   return weights;
 }
@@ -53,15 +60,15 @@ std::vector<float> drawn(Distribution distribution) {
 struct Saved {
   double symmetric, zero, minimum;
 };
-Saved saved(const char* name, const std::vector<float>& weights) {
-  const double plain = output_error(weights, formats::int4, Rounding::nearest);
+Saved saved(const std::string& name, const std::vector<float>& weights, std::int64_t width = drawn_width) {
+  const double plain = output_error(weights, width, formats::int4, Rounding::nearest);
   const auto by = [&](const WeightFormat& format) {
-    return 1.0 - output_error(weights, format, Rounding::clip_search) / plain;
+    return 1.0 - output_error(weights, width, format, Rounding::clip_search) / plain;
   };
   const Saved result{by(formats::int4), by(with_zero), by(formats::q4_1)};
   std::printf(
       "%s: plain %.4f, search saves %.1f %% (%.1f %% of the squared error), with zero %.1f %%, with minimum %.1f %%\n",
-      name, plain, 100 * result.symmetric, 100 * (1 - (1 - result.symmetric) * (1 - result.symmetric)),
+      name.c_str(), plain, 100 * result.symmetric, 100 * (1 - (1 - result.symmetric) * (1 - result.symmetric)),
       100 * result.zero, 100 * result.minimum);
   return result;
 }
@@ -83,8 +90,58 @@ TEST(ClipSearch, NeverLosesAgainstPlainRounding) {
   for (const std::vector<float>& weights :
        {drawn(std::normal_distribution<double>()), drawn(std::cauchy_distribution<double>())})
     for (const WeightFormat& format : {formats::int4, with_zero, formats::q4_1})
-      EXPECT_LE(output_error(weights, format, Rounding::clip_search), output_error(weights, format, Rounding::nearest))
+      EXPECT_LE(output_error(weights, drawn_width, format, Rounding::clip_search),
+                output_error(weights, drawn_width, format, Rounding::nearest))
           << to_string(format);
+}
+
+/// 128 rows of every linear of a checkpoint, spread over it, as floats.
+struct Layer {
+  std::string name;
+  std::vector<float> rows;
+  std::int64_t width;
+};
+std::vector<Layer> layers_of(const std::string& path) {
+  const io::TensorTable tensors = io::open_checkpoint(path);
+  io::PreadReader reader;
+  std::vector<Layer> layers;
+  for (const io::TensorEntry& tensor : tensors.tensors) {
+    if (tensor.shape.size() != 2 || tensor.shape[0] < 128 || tensor.shape[1] < 128 || !io::expands_to_f32(tensor.type))
+      continue;
+    if (tensor.name.find("embd") != std::string::npos || tensor.name.find("embedding") != std::string::npos) continue;
+    const std::int64_t count = tensor.shape[0], width = tensor.shape[1];
+    const auto row_bytes = tensor.bytes / static_cast<std::uint64_t>(count);
+    Layer layer{.name = tensor.name, .rows = std::vector<float>(static_cast<std::size_t>(128 * width)), .width = width};
+    std::vector<std::byte> stored(row_bytes);
+    for (std::int64_t i = 0; i < 128; ++i) {
+      const auto row = static_cast<std::uint64_t>(i * (count / 128));
+      reader.read(*tensors.files[tensor.file], tensor.offset + row * row_bytes, stored);
+      io::expand_row_range_to_f32(
+          tensor.type, stored,
+          std::span(layer.rows).subspan(static_cast<std::size_t>(i * width), static_cast<std::size_t>(width)));
+    }
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+TEST(ClipSearch, SavesAFifthOfTheSquaredErrorOnEveryRealLayer) {
+  const char* paths = std::getenv("LAMELLA_REAL_MODELS");
+  if (paths == nullptr) GTEST_SKIP() << "LAMELLA_REAL_MODELS names no checkpoints (a list as in PATH)";
+  std::istringstream list{std::string(paths)};
+  for (std::string path; std::getline(list, path, ':');) {
+    const std::vector<Layer> layers = layers_of(path);
+    EXPECT_GT(layers.size(), 10U) << path;
+    std::vector<double> all;
+    for (const Layer& layer : layers) {
+      const Saved found = saved(layer.name, layer.rows, layer.width);
+      all.push_back(1.0 - (1.0 - found.symmetric) * (1.0 - found.symmetric));
+      EXPECT_GT(all.back(), 0.20) << path << ": " << layer.name;
+    }
+    std::ranges::sort(all);
+    std::printf("%zu layers: %.1f %% to %.1f %% of the squared error, median %.1f %%\n", all.size(), 100 * all.front(),
+                100 * all.back(), 100 * all[all.size() / 2]);
+  }
 }
 
 }  // namespace
