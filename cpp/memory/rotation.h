@@ -8,7 +8,8 @@
 //
 // Smoothing scales (a norm's weights divided by s, the columns behind it multiplied) were tried first. From weights alone
 // they found too little: of SmolLM2's loss under int8 (KL divergence 0.040 from the linears behind norms, 0.021 from
-// mlp_down) they took a fifth at best and tripled it at worst. The rotation left 0.004 and 0.003.
+// mlp_down) they took a fifth at best and tripled it at worst; from random tokens sent through the model, three quarters
+// of the norms' part and nothing of mlp_down's. The rotation left 0.004 and 0.003, and scales on top of it gained nothing.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,13 @@
-// What packing holds in memory: so much a thread, however long the segments. Every allocation of this program counts.
+// What packing and loading hold in memory beside the weights: so much a thread, however long the segments. Every
+// allocation of this program counts.
 #include <gtest/gtest.h>
 
 #include "../io/checkpoint_files.h"
 #include "counting_new.h"
+#include "memory/resident_weights.h"
 #include "packing.h"
 #include "specs.h"
+#include "store/load_weights.h"
 
 namespace lamella::testing {
 namespace {
@@ -25,6 +28,24 @@ std::size_t peak_of(const ModelSpec& spec, io::StorageType stored, Quantization 
   return bytes;
 }
 
+/// The same while weights are loaded into the room that they stay in.
+std::size_t loading_peak_of(const ModelSpec& spec, io::StorageType stored, Quantization quantization, DataType dtype) {
+  const test::TemporaryFolder folder;
+  const RandomCheckpoint checkpoint(folder.path() / "weights", spec, 1, {stored});
+  const Packing packing{.checkpoint = checkpoint, .file = {}, .quantization = quantization, .dtype = dtype};
+  std::vector<WeightDeclaration> declared = declare_weights(spec);
+  set_formats(declared, packing.formats());
+  ResidentWeights weights(declared);
+  io::PreadReader reader;
+  ThreadTeam team(1);
+  const HeapPeak peak;
+  load_weights(weights, checkpoint.recipe(), checkpoint.tensors(), reader, team);
+  const std::size_t bytes = peak.bytes();
+  std::printf("  %s: %.1f MiB beside weights of %.1f MiB\n", spec.family.c_str(), static_cast<double>(bytes) / mebibyte,
+              static_cast<double>(weights.total_bytes()) / mebibyte);
+  return bytes;
+}
+
 struct Kind {
   ModelSpec spec;
   io::StorageType stored;
@@ -40,22 +61,43 @@ ModelSpec wide(ModelSpec spec) {
   return spec;
 }
 
-TEST(PackMemory, DoesNotGrowWithTheModel) {
+std::vector<Kind> kinds() {
   ModelSpec in_blocks = llama_like(1);
   in_blocks.hidden = 64;
-  for (const Kind& kind : {Kind{llama_like(1), io::StorageType::bf16, Quantization::none, DataType::bf16},
-                           Kind{in_blocks, io::StorageType::q4_0, Quantization::dequantize, DataType::f32},
-                           Kind{neox_like(1), io::StorageType::f32, Quantization::int8, DataType::f32},
-                           Kind{wide(gpt2_like(1)), io::StorageType::f32, Quantization::int8, DataType::f32}}) {
+  return {{llama_like(1), io::StorageType::bf16, Quantization::none, DataType::bf16},
+          {in_blocks, io::StorageType::q4_0, Quantization::dequantize, DataType::f32},
+          {neox_like(1), io::StorageType::f32, Quantization::int8, DataType::f32},
+          {wide(gpt2_like(1)), io::StorageType::f32, Quantization::int8, DataType::f32}};
+}
+
+/// A small and a larger model of a kind.
+ModelSpec sized(const Kind& kind, std::size_t size) {
+  ModelSpec spec = kind.spec;
+  if (spec.hidden < 1000) spec.vocab = size == 0 ? 60'000 : 200'000;  // one segment grows
+  else spec.layers.resize(size == 0 ? 1 : 3, spec.layers[0]);  // there are more of them
+  return spec;
+}
+
+TEST(PackMemory, DoesNotGrowWithTheModel) {
+  for (const Kind& kind : kinds()) {
     std::size_t peak[2] = {};
     for (const std::size_t size : {0U, 1U}) {
-      ModelSpec spec = kind.spec;
-      if (spec.hidden < 1000) spec.vocab = size == 0 ? 60'000 : 200'000;  // one segment grows
-      else spec.layers.resize(size == 0 ? 1 : 3, spec.layers[0]);  // there are more of them
+      const ModelSpec spec = sized(kind, size);
       peak[size] = peak_of(spec, kind.stored, kind.quantization, kind.dtype, 1);
       EXPECT_LE(peak[size], 16 * mebibyte + mebibyte);
       // Threads reach their own peaks together or not: only the sum is sure.
       EXPECT_LE(peak_of(spec, kind.stored, kind.quantization, kind.dtype, 3), 3 * peak[size] + mebibyte / 2);
+    }
+    EXPECT_LE(peak[1], peak[0] + peak[0] / 4 + mebibyte / 2);
+  }
+}
+
+TEST(LoadMemory, HoldsNoSecondCopyOfTheModel) {
+  for (const Kind& kind : kinds()) {
+    std::size_t peak[2] = {};
+    for (const std::size_t size : {0U, 1U}) {
+      peak[size] = loading_peak_of(sized(kind, size), kind.stored, kind.quantization, kind.dtype);
+      EXPECT_LE(peak[size], 16 * mebibyte + mebibyte);
     }
     EXPECT_LE(peak[1], peak[0] + peak[0] / 4 + mebibyte / 2);
   }
