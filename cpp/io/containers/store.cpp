@@ -37,9 +37,12 @@ StoreHeader plan_store(ModelSpec model, DataType dtype, std::map<std::string, st
     lay_out(header, declared);
     header.digest = store_digest(header);
     const std::uint64_t needed = store_header_bytes(store_metadata(header, header.digest).size());
-    if (needed <= header.header_bytes) return header;
+    if (needed <= header.header_bytes) break;
     header.header_bytes = needed;
   }
+  // What could not be read back is found now, not when all segments are written.
+  static_cast<void>(encode_store_header(header));
+  return header;
 }
 
 std::string store_digest(const StoreHeader& header) {
