@@ -434,7 +434,7 @@ def test_bad_options_are_refused_and_nothing_is_made(
 ) -> None:
     with pytest.raises(lamella.InvalidArgumentError, match=said):
         lamella.pack(llama, tmp_path / "a" / "store", **options)
-    for out in ("", None, b"x", 3):
+    for out in ("", None, b"x", 3, "a\0b"):
         with pytest.raises(lamella.InvalidArgumentError, match="out"):
             lamella.pack(llama, out)  # type: ignore[arg-type]
     assert names_in(tmp_path) == set()
