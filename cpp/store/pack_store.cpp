@@ -302,6 +302,14 @@ class Packing {
 
 fs::path with_ending(fs::path path, std::string_view ending) { return path += ending; }
 
+/// The same file, by a path without links to folders in it, which still leads there when the process changes its folder.
+fs::path resolved(const fs::path& file) {
+  std::error_code error;
+  const fs::path folder = fs::canonical(file.has_parent_path() ? file.parent_path() : fs::path("."), error);
+  if (error) throw Error(ErrorCode::io_error, concat(file.string(), ": cannot resolve its folder: ", error.message()));
+  return folder / file.filename();
+}
+
 }  // namespace
 
 fs::path partial_path(const fs::path& store) { return with_ending(store, ".partial"); }
@@ -310,7 +318,9 @@ fs::path journal_path(const fs::path& store) { return with_ending(store, ".journ
 PackReport pack_store(const PackInput& input, const PackTarget& target, io::Reader& reader, ThreadTeam& team) {
   io::StoreHeader header = io::plan_store(input.model, input.dtype, input.source, input.formats);
   check_sources(header, input.recipe, input.tensors);
-  return Packing(input, target, std::move(header)).run(reader, team);
+  PackTarget to = target;
+  to.file = resolved(target.file);
+  return Packing(input, to, std::move(header)).run(reader, team);
 }
 
 }  // namespace lamella

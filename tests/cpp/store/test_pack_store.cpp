@@ -209,6 +209,27 @@ void stop_early(const Packing& packing, int reads) {
   EXPECT_THROW(packing.run(1, reader), Error);
 }
 
+TEST(PackStore, GoesOnThroughALinkedFolderAndAfterAChangeOfFolder) {
+  const TemporaryFolder folder;
+  const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(3), fresh_seed());
+  std::filesystem::create_directory(folder.path() / "real");
+  std::filesystem::create_directory_symlink(folder.path() / "real", folder.path() / "link");
+  const Packing linked{
+      .checkpoint = checkpoint, .file = folder.path() / "link" / "store", .target = {.record_bytes = 1}};
+  stop_early(linked, 20);
+  EXPECT_GT(linked.run(2).kept_segments, 0U);
+  std::filesystem::remove(linked.file);
+
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path() / "real");
+  Packing relative = linked;
+  relative.file = "store";
+  stop_early(relative, 20);
+  relative.target.progress = [&](std::uint64_t, std::uint64_t) { std::filesystem::current_path(before); };
+  EXPECT_GT(relative.run(2).kept_segments, 0U);
+  EXPECT_EQ(names_in(folder.path() / "real"), (std::vector<std::string>{"store"}));
+}
+
 TEST(PackStore, TrustsNoSegmentWithoutItsChecksum) {
   const TemporaryFolder folder;
   const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(3), fresh_seed());
@@ -368,7 +389,7 @@ TEST(PackStore, RefusesPlacesWhereItCannotWrite) {
     const Packing packing{.checkpoint = checkpoint, .file = file};
     expect_error(ErrorCode::io_error, parts, [&] { packing.run(1); });
   };
-  refused(folder.path() / "absent" / "store", {"absent/store.journal", "No such file"});
+  refused(folder.path() / "absent" / "store", {"absent/store", "No such file"});
   std::filesystem::create_directory(folder.path() / "a");
   std::filesystem::create_directory(folder.path() / "a" / "store.partial");
   refused(folder.path() / "a" / "store", {"a/store.partial", "directory"});
