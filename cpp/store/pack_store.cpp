@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <system_error>
@@ -29,6 +30,9 @@ bool is_there(const fs::path& path) {
   return status.type() != fs::file_type::not_found;
 }
 
+/// Ends a thread's work because another's was ended from outside.
+struct Stopped : std::exception {};
+
 /// Bytes that are done, for whoever wants to know. Where that one throws, all other threads stop at their next bytes.
 class Meter {
  public:
@@ -36,7 +40,7 @@ class Meter {
       : total_(total), report_(report) {}
   void add(std::uint64_t bytes) {
     const std::lock_guard lock(mutex_);
-    if (stopped_) throw Error(ErrorCode::cancelled, "stopped");
+    if (stopped_) throw Stopped();
     done_ += bytes;
     stopped_ = true;  // unless the report returns
     if (report_) report_(done_, total_);
@@ -196,6 +200,8 @@ class Packing {
         try {
           io::verify_segment(file, reader, header_, named[i]);
           sound[named[i]] = 1;
+        } catch (const Stopped&) {
+          return;
         } catch (const Error& error) {
           if (error.code() != ErrorCode::invalid_checkpoint) throw;  // else it is packed again
         }

@@ -230,6 +230,24 @@ TEST(PackStore, GoesOnThroughALinkedFolderAndAfterAChangeOfFolder) {
   EXPECT_EQ(names_in(folder.path() / "real"), (std::vector<std::string>{"store"}));
 }
 
+TEST(PackStore, WhatTheProgressFunctionThrowsWhileGoingOnIsWhatComesOut) {
+  struct Interrupted {};
+  const TemporaryFolder folder;
+  ModelSpec spec = llama_like(6);
+  spec.vocab = 30011;
+  const RandomCheckpoint checkpoint(folder.path() / "weights", spec, fresh_seed());
+  Packing packing{.checkpoint = checkpoint, .file = folder.path() / "store", .target = {.record_bytes = 1}};
+  packing.target.before_publishing = [] { throw Interrupted(); };
+  EXPECT_THROW(packing.run(2), Interrupted);
+  for (int round = 0; round < 50; ++round) {
+    int calls = 0;
+    packing.target.progress = [&](std::uint64_t, std::uint64_t) {
+      if (++calls > round % 5) throw Interrupted();
+    };
+    ASSERT_THROW(packing.run(4), Interrupted) << round;
+  }
+}
+
 TEST(PackStore, TrustsNoSegmentWithoutItsChecksum) {
   const TemporaryFolder folder;
   const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(3), fresh_seed());
