@@ -160,7 +160,7 @@ class Packing {
   PackJournal lock_journal() {
     // Looked at before there is a journal, so that a refusal leaves nothing behind.
     if (!is_there(journal_path(target_.file))) refuse_existing();
-    return PackJournal(journal_path(target_.file));
+    return {journal_path(target_.file), header_.segments.size()};
   }
 
   void refuse_existing() const {

@@ -351,6 +351,9 @@ TEST(PackStore, StartsAfreshWithANoticeWhenAnythingThatCountsHasChanged) {
   expect_afresh(packing, "no journal");
   folder.write("store.journal", "not a journal\n");
   expect_afresh(packing, "a damaged journal");
+  // Far longer than so few segments need: to read all of it into memory may take more than there is.
+  std::filesystem::resize_file(journal_path(packing.file), std::uintmax_t{1} << 26);
+  expect_afresh(packing, "a journal that is too long");
 }
 
 TEST(PackStore, NoticesFilesThatChangeWhileTheyArePacked) {
