@@ -62,7 +62,7 @@ void PackJournal::read(std::uint64_t most_bytes) {
     if (!take(std::string_view(text).substr(end_, end - end_))) break;
     end_ = end + 1;
   }
-  file_->cut(end_);  // so that nothing stands behind the next line
+  if (file_->size() > end_) file_->cut(end_);  // so that nothing stands behind the next line
 }
 
 bool PackJournal::take(std::string_view line) {

@@ -384,6 +384,74 @@ TEST(PackStore, OnlyOnePacksIntoAFolder) {
   EXPECT_TRUE(tried);
 }
 
+/// Removes a packing's files under it, as its owner may, and puts those of another packing in their place.
+void take_over(const TemporaryFolder& folder, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    std::filesystem::remove(folder.path() / name);
+    folder.write(name, "another's " + name);
+  }
+}
+
+TEST(PackStore, AnothersFilesAreNeitherPublishedNorRemoved) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "weights";
+  RandomCheckpoint checkpoint(path, llama_like(2), fresh_seed());
+  const Packing plain{.checkpoint = checkpoint, .file = folder.path() / "store"};
+  enum class When : std::uint8_t { writing, publishing, giving_up };
+  for (const std::vector<std::string>& names : std::vector<std::vector<std::string>>{
+           {"store.partial", "store.journal"}, {"store.partial"}, {"store.journal"}}) {
+    for (const When when : {When::writing, When::publishing, When::giving_up}) {
+      SCOPED_TRACE(names[0] + ", " + std::to_string(names.size()) + " files, " + std::to_string(int(when)));
+      bool taken = false, beside = false;
+      const auto take = [&] {
+        if (!std::exchange(taken, true)) take_over(folder, names);
+      };
+      Packing packing = plain;
+      packing.target.progress = [&](std::uint64_t, std::uint64_t) {
+        if (when != When::publishing) take();
+        if (when == When::giving_up)
+          std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now());
+      };
+      packing.target.before_publishing = [&] {
+        beside = true;
+        take();
+      };
+      const bool changed = when == When::giving_up;
+      expect_error(changed ? ErrorCode::checkpoint_changed : ErrorCode::io_error,
+                   {changed ? "weights" : "removed or replaced"}, [&] { packing.run(2); });
+      EXPECT_EQ(beside, when == When::publishing);
+      EXPECT_FALSE(std::filesystem::exists(packing.file));
+      for (const std::string& name : names) EXPECT_EQ(content(folder.path() / name), "another's " + name);
+      for (const char* name : {"store.partial", "store.journal"}) std::filesystem::remove(folder.path() / name);
+      checkpoint.reopen();
+    }
+  }
+}
+
+TEST(PackStore, AStoreThatAppearsMeanwhileIsNotReplaced) {
+  const TemporaryFolder folder;
+  const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(2), fresh_seed());
+  for (const bool late : {false, true}) {
+    Packing packing{.checkpoint = checkpoint, .file = folder.path() / "store"};
+    bool beside = false;
+    packing.target.progress = [&](std::uint64_t, std::uint64_t) {
+      if (!late) folder.write("store", "another's");
+    };
+    packing.target.before_publishing = [&] {
+      beside = true;
+      folder.write("store", "another's");
+    };
+    expect_error(ErrorCode::io_error, {"store", "already", "--force"}, [&] { packing.run(2); });
+    EXPECT_EQ(beside, late);
+    EXPECT_EQ(content(packing.file), "another's");
+    packing.target = {.replace = true};
+    const PackReport report = packing.run(2);
+    EXPECT_EQ(report.kept_segments, report.segments);
+    expect_loaded_bytes(packing, report);
+    std::filesystem::remove(packing.file);
+  }
+}
+
 TEST(PackStore, IsPublishedAfterWhatBelongsBesideIt) {
   const TemporaryFolder folder;
   const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(2), fresh_seed());
@@ -417,6 +485,8 @@ TEST(PackStore, RefusesPlacesWhereItCannotWrite) {
   std::filesystem::create_directory(folder.path() / "b");
   std::filesystem::create_symlink(folder.path() / "weights", folder.path() / "b" / "store.partial");
   refused(folder.path() / "b" / "store", {"b/store.partial", "symbolic links"});
+  for (const char* name : {"a", "b"})
+    EXPECT_EQ(names_in(folder.path() / name), (std::vector<std::string>{"store.partial"})) << "no journal is left";
 }
 
 TEST(PackStore, ABadRecipeLeavesNothingBehind) {
