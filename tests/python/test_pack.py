@@ -88,6 +88,14 @@ def test_a_store_is_the_model_in_every_family(family: str, tmp_path: Path, seed:
         same_logits(tmp_path / "model", packed.path, quantization="int8")
 
 
+def test_a_number_of_more_than_64_bits_in_the_config_comes_back(tmp_path: Path, seed: int) -> None:
+    theta = {"rope_type": "default", "rope_theta": 1.2345678e20}  # 123456780760921407488, were it written as digits
+    draw("llama", seed, tmp_path / "model", rope_parameters=theta)
+    packed = lamella.pack(tmp_path / "model", tmp_path / "store")
+    sound(packed.path)
+    same_logits(tmp_path / "model", packed.path)
+
+
 def test_threads_change_no_byte(llama: Path, tmp_path: Path) -> None:
     contents = set()
     for threads in (1, 2, 3, 5):

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <random>
 #include <utility>
 
@@ -231,7 +232,7 @@ TEST(PackStore, GoesOnThroughALinkedFolderAndAfterAChangeOfFolder) {
 }
 
 TEST(PackStore, WhatTheProgressFunctionThrowsWhileGoingOnIsWhatComesOut) {
-  struct Interrupted {};
+  struct Interrupted : std::exception {};
   const TemporaryFolder folder;
   ModelSpec spec = llama_like(6);
   spec.vocab = 30011;
