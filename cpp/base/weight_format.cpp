@@ -36,7 +36,9 @@ void validate(const WeightFormat& format) {
                   concat("no kernel reads the weight format ", to_string(format), ": ", rule));
   };
   const bool grouped = format.group != 0;
-  require(format.group >= 0 && format.group % 32 == 0, "a group is a multiple of 32 inputs");
+  // Integer sums of a group stay exact in fp32: 255 * 127 an input.
+  require(format.group >= 0 && format.group % 32 == 0 && format.group <= 512,
+          "a group is a multiple of 32 inputs, at most 512");
   if (!is_quantised(format)) {
     require(
         !grouped && format.scale == Scale::none && format.offset == Offset::none && format.input == LinearInput::dtype,

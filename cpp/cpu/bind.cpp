@@ -1,5 +1,8 @@
 #include "cpu/bind.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "base/check.h"
 #include "plan/cost.h"
 
@@ -18,10 +21,12 @@ class Binder {
   /// "avx512/norm_qkv (int8)": the set, the op and the formats of its matrices.
   std::string name() const {
     std::string formats;
+    std::vector<WeightFormat> named;
     for (const WeightIndex index : op_.weights) {
-      if (is_vector(plan_.weight(index).id.slot)) continue;
-      const std::string format = to_string(plan_.weight(index).format);
-      if (formats.find(format) == std::string::npos) formats += (formats.empty() ? "" : "; ") + format;
+      const WeightDeclaration& weight = plan_.weight(index);
+      if (is_vector(weight.id.slot) || std::ranges::find(named, weight.format) != named.end()) continue;
+      named.push_back(weight.format);
+      formats += (formats.empty() ? "" : "; ") + to_string(weight.format);
     }
     return concat(op_.kind == OpKind::rope_table ? "common" : kernels_.name, "/", to_string(op_.kind),
                   formats.empty() ? "" : concat(" (", formats, ")"));

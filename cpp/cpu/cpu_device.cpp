@@ -32,9 +32,8 @@ std::uint64_t CpuDevice::available_memory() const { return cpu::available_memory
 
 Roofline CpuDevice::measure_roofline(std::optional<std::uint64_t> left_of_budget) {
   const std::size_t buffer = bandwidth_buffer(available_memory(), left_of_budget);
-  const KernelSet vector_set = kernels_ == KernelSet::reference ? KernelSet::baseline : kernels_;
   return {.bytes_per_s = buffer == 0 ? 0.0 : measure_read_bandwidth(team_.size(), buffer),
-          .flops_per_s = measure_peak_flops(vector_set, team_.size())};
+          .flops_per_s = measure_peak_flops(kernels_, team_.size())};
 }
 
 std::string CpuDevice::name() const {

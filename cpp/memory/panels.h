@@ -11,7 +11,7 @@
 // and inputs 4 to 7 in their high halves, so that one mask gives four neighbours as bytes. i8 without an offset is
 // stored as code + 128, the unsigned operand that vpdpbusd wants.
 //
-// Everything is always inlined: kernels of all instruction sets include this file, and a shared copy compiled for one of
+// All arithmetic here is always inlined: kernels of all instruction sets include this file, and a shared copy compiled for one of
 // them must never run on a machine without it.
 #pragma once
 

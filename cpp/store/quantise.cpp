@@ -11,8 +11,6 @@
 namespace lamella {
 namespace {
 
-constexpr float largest_f16 = 65504.0F;
-
 /// Magnitudes compare as their bits do, and this loop vectorises.
 float largest_of(const float* values, std::int64_t count) noexcept {
   std::uint32_t largest = 0;

@@ -9,7 +9,8 @@ namespace lamella {
 
 /// How int4 groups find their scale. `nearest`: from the group's range (absmax / 7, or its ends), codes rounded to the
 /// nearest. `clip_search`: the scale, of either sign, and the clipping with the least squared error among candidates
-/// that are refitted by least squares. int8 is always rounded to the nearest: its 255 levels leave nothing to search.
+/// that are refitted by least squares: 25 % to 47 % less squared error of the outputs on real layers (test_clip_search.cpp).
+/// int8 is always rounded to the nearest: its 255 levels leave nothing to search.
 enum class Rounding : std::uint8_t { nearest, clip_search };
 
 /// Quantises `rows` (`count` rows of `inputs` finite numbers, none beyond largest_magnitude) into `out`, which it

@@ -182,7 +182,8 @@ GroupFit search_minimum(const GroupValues& group, float low, float high) noexcep
     if (i == 0 || line.gain() > best.gain()) best = line;
   }
   for (int i = 0; i < 2 && best.slope() > 0.0F; ++i) best = line_of(group, best.start(), 1.0F / best.slope());
-  return rounded(group, {.scale = best.slope(), .minimum = rounded_to_f16(best.start())});
+  const float start = std::clamp(best.start(), -largest_f16, largest_f16);  // the line may begin beyond its numbers
+  return rounded(group, {.scale = best.slope(), .minimum = rounded_to_f16(start)});
 }
 
 void code_group(const GroupValues& group, const GroupFit& fit, std::int32_t levels, std::uint8_t* codes) noexcept {

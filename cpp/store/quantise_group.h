@@ -37,6 +37,8 @@ struct Ends {
 /// codes[i] = round((value - minimum) / scale) + zero, within [0, levels]; `zero` where the scale is 0.
 void code_group(const GroupValues& group, const GroupFit& fit, std::int32_t levels, std::uint8_t* codes) noexcept;
 
+inline constexpr float largest_f16 = 65504.0F;
+
 /// To the nearest whole number, ties to even, for magnitudes below 2^22: no call, so that loops vectorise.
 [[nodiscard]] inline float nearest(float value) noexcept {
   constexpr float magic = 0x1.8p23F;

@@ -53,9 +53,9 @@ class Engine:
         quantization: None keeps what the checkpoint stores; "dequantize" expands it to `dtype`; "int8_weight_only" and
             "int4" (groups of 32) quantise the matrices; "int8" and "int4_a8" also round the inputs of linears to int8,
             token by token. A packed store keeps its own: only None.
-        smoothing: False leaves out the rotation (README, "Weight formats") that makes inputs easier to round to int8.
+        smoothing: with "int8", False leaves out the rotation (README, "Weight formats") that makes inputs easier to round.
         quantize_head: the head, or the token embedding that it is tied to, is quantised as the other matrices are by
-            "int8", "int4" and "int4_a8"; otherwise these hold it as "int8_weight_only" does.
+            "int8", "int4" and "int4_a8"; otherwise these hold it, as they hold token embeddings, in "int8_weight_only".
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
@@ -66,7 +66,8 @@ class Engine:
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
         progress: called with (bytes read, bytes in all) while weights load.
-        kernels: the CPU kernel set, one of those that `lamella info` lists, for example "reference"; None is the best.
+        kernels: the CPU kernel set, one of those that `lamella info` lists, for example "reference"; None is
+            the one that the environment variable LAMELLA_ISA names, or the best.
 
     Raises:
         CheckpointError: missing, damaged, contradictory or unsupported model files.

@@ -67,6 +67,10 @@ class EngineOptions:
         self._keep("seed", whole_number("seed", self.seed, 0, 2**64 - 1))
         for name in ("smoothing", "quantize_head", "deep_fusion"):
             check_flag(name, getattr(self, name))
+        if not self.smoothing and self.quantization != "int8":
+            raise InvalidArgumentError(
+                f"smoothing=False goes with quantization 'int8'; quantization is {self.quantization!r}"
+            )
         if self.quantize_head and self.quantization not in _WITH_HEAD:
             raise InvalidArgumentError(
                 f"quantize_head goes with quantization {', '.join(_WITH_HEAD)}; quantization is {self.quantization!r}"

@@ -81,16 +81,14 @@ class StoreWeights:
         return self.store.dtype if dtype == "auto" else resolve_dtype(dtype, "")
 
     def choose_formats(self, options: _core.FormatOptions) -> list[_core.FormatChoice]:
-        """Errors: `InvalidArgumentError` for options that would change the weights."""
+        """Errors: `InvalidArgumentError` for a preset."""
         preset = options.quantization
-        if preset != "none" or not options.smoothing:
+        if preset != "none":
             origin = self.store.source.get("model", "the model")[:256]
-            name, value = ("quantization", repr(preset)) if preset != "none" else ("smoothing", "False")
-            flag = f"--quantization {preset}" if preset != "none" else "--no-smoothing"
             raise InvalidArgumentError(
-                f"{name} is {value}, but {self.store.path} is a packed store, whose weights stay "
-                f"{_listed(list(self.stored()))}: leave {name} out, or pack {origin!r} once more: "
-                f"lamella pack MODEL OUT {flag}"
+                f"quantization is {preset!r}, but {self.store.path} is a packed store, whose weights stay "
+                f"{_listed(list(self.stored()))}: leave quantization out, or pack {origin!r} once more: "
+                f"lamella pack MODEL OUT --quantization {preset}"
             )
         return self.store.formats()
 

@@ -184,6 +184,8 @@ def _source(checkpoint: Checkpoint, weights: TensorWeights, options: EngineOptio
         "model": hub_cache.id_of(path) or path.name,
         "stored": weights.stored_dtype,
         "quantization": options.quantization or "none",
+        **({} if options.smoothing else {"smoothing": "False"}),
+        **({"quantize_head": "True"} if options.quantize_head else {}),
         "packed by": f"lamella {_core.version}",
     }
     return {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}

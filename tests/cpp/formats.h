@@ -1,5 +1,5 @@
 // Every record that validate() accepts, for tests that go through all of them: floats, int8 by the row, int8 and int4 in
-// groups of 32 to 128 without offset, with a minimum and with a zero, the quantised ones with every kind of inputs.
+// groups of 32 to 512 without offset, with a minimum and with a zero, the quantised ones with every kind of inputs.
 #pragma once
 
 #include <vector>
@@ -15,7 +15,7 @@ inline const std::vector<WeightFormat>& quantised_formats() {
     for (const LinearInput input : {LinearInput::dtype, LinearInput::int8, LinearInput::int8_rotated}) {
       list.push_back({.element = Element::i8, .scale = Scale::f32, .input = input});
       for (const Element element : {Element::i8, Element::i4})
-        for (const std::int32_t group : {32, 64, 96, 128})
+        for (const std::int32_t group : {32, 64, 96, 512})
           for (const Offset offset : {Offset::none, Offset::minimum, Offset::zero})
             list.push_back({.element = element, .group = group, .scale = Scale::f16, .offset = offset, .input = input});
     }

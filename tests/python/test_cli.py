@@ -173,6 +173,7 @@ def test_engine_options_reach_the_engine(run: Run, tiny: Path) -> None:
         ("--device", "abacus"),
         ("--quantization", "int1"),
         ("--quantize-head",),
+        ("--quantization", "int4_a8", "--no-smoothing"),
     ):
         code, out, _ = run(*base, *wrong)
         assert code == 2, wrong

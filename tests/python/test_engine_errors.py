@@ -290,6 +290,7 @@ def test_a_decoder_does_not_encode_and_an_encoder_does_not_generate(
         ("device", "tpu", "device is 'tpu'; expected auto"),
         ("quantization", "int3", "quantization is 'int3'; expected None"),
         ("smoothing", "no", "smoothing is 'no'"),
+        ("smoothing", False, "smoothing=False goes with quantization 'int8'; quantization is None"),
         ("quantize_head", 2, "quantize_head is 2"),
         ("quantize_head", True, "quantize_head goes with quantization int8, int4, int4_a8; quantization is None"),
         ("memory_budget", "much", "memory_budget is 'much'; expected bytes or a size"),

@@ -266,11 +266,6 @@ def test_quantization_is_refused_with_what_the_store_holds(store: Path, preset: 
         assert part in message
 
 
-def test_smoothing_is_refused_too(store: Path) -> None:
-    with pytest.raises(lamella.InvalidArgumentError, match=r"smoothing is False, but .* is a packed store"):
-        lamella.Engine(store, smoothing=False)
-
-
 def damaged(store: Path, out: Path, at: int, bit: int = 3) -> Path:
     """A copy of the store's folder with one bit of the file turned."""
     shutil.copytree(store, out, dirs_exist_ok=True)

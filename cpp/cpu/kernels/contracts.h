@@ -10,7 +10,7 @@
 //
 // A linear's row, in every format, is y[o] = sum over i of x[i] * w[o][i] with w[o][i] as unpack_row() gives it. Where the
 // format asks for int8 inputs, the row x is rounded first: scale = absmax / 127, q[i] = round(x[i] * (127 / absmax)), ties
-// to even (scale and all q zero where absmax is below 2^-100), and
+// to even (scale and all q zero where absmax is below 2^-100; y is NaN where x holds NaN or infinity), and
 // y[o] = scale * sum over groups g of (s[g] * (sum over i in g of q[i] * (code[i] - zero)) + minimum[g] * sum of q[i]), the
 // inner sums exact integers. Where it asks for rotated inputs, the row is multiplied by H first (memory/rotation.h), in
 // fp32; the matrix holds rotated weights, and unpack_row() gives those.

@@ -51,7 +51,7 @@ inline constexpr WeightFormat q4_1{.element = Element::i4, .group = 32, .scale =
 inline constexpr WeightFormat q8_0{.element = Element::i8, .group = 32, .scale = Scale::f16};
 }  // namespace formats
 
-[[nodiscard]] constexpr int bits_of(Element element) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr int bits_of(Element element) noexcept {
   switch (element) {
     case Element::f32: return 32;
     case Element::f16:
@@ -68,23 +68,23 @@ inline constexpr WeightFormat q8_0{.element = Element::i8, .group = 32, .scale =
 }
 
 /// Whether codes need a scale to become numbers.
-[[nodiscard]] constexpr bool is_quantised(const WeightFormat& format) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr bool is_quantised(const WeightFormat& format) noexcept {
   return format.element == Element::i8 || format.element == Element::i4;
 }
 
 /// What an unsigned code is diminished by where the format has no offset: 128 for i8, which the layout stores with its
 /// sign bit turned, and 8 for i4.
-[[nodiscard]] constexpr std::int32_t code_bias(const WeightFormat& format) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr std::int32_t code_bias(const WeightFormat& format) noexcept {
   if (!is_quantised(format) || format.offset != Offset::none) return 0;
   return format.element == Element::i8 ? 128 : 8;
 }
 
 /// Errors: invalid_argument for a record that no kernel reads: a float with a scale, integers without one, a group that
-/// is no multiple of 32, an f16 scale for a whole row or an f32 one for groups, an offset without groups.
+/// is no multiple of 32 or above 512, an f16 scale for a whole row or an f32 one for groups, an offset without groups.
 void validate(const WeightFormat& format);
 
 /// Whether a linear rounds its inputs to int8.
-[[nodiscard]] constexpr bool has_int8_inputs(const WeightFormat& format) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr bool has_int8_inputs(const WeightFormat& format) noexcept {
   return format.input != LinearInput::dtype;
 }
 

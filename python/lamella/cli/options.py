@@ -54,7 +54,7 @@ ENGINE = (
         "int8_weight_only, int8, int4, int4_a8 or dequantize (to the dtype); default: what the files store",
         metavar="NAME",
     ),
-    Option("smoothing", "round inputs to int8 as they are, without the rotation that makes that easier", switch=False),
+    Option("smoothing", "int8: round inputs as they are, without the rotation that makes that easier", switch=False),
     Option("quantize_head", "int8, int4, int4_a8: the head as well; default: it stays int8_weight_only", switch=True),
     Option(
         "memory_budget", "for weights, KV cache and activations, such as 2GiB; default: what is free", metavar="SIZE"

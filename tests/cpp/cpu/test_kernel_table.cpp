@@ -1,5 +1,9 @@
 #include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <string>
 
+#include "cpu/machine.h"
 #include "kernel_testing.h"
 #include "lamella/error.h"
 
@@ -40,6 +44,49 @@ TEST(KernelTables, RefusalListsWhatThereIs) {
     EXPECT_NE(std::string(error.what()).find("baseline (float32"), std::string::npos) << error.what();
   }
   EXPECT_THROW(static_cast<void>(kernel_table(KernelSet::baseline, DataType::i32)), Error);
+}
+
+/// LAMELLA_ISA for a while.
+class IsaVariable {
+ public:
+  explicit IsaVariable(const char* value) {
+    if (const char* now = std::getenv(name)) before_ = now;
+    setenv(name, value, 1);
+  }
+  ~IsaVariable() {
+    if (before_) setenv(name, before_->c_str(), 1);
+    else unsetenv(name);
+  }
+  IsaVariable(const IsaVariable&) = delete;
+  IsaVariable& operator=(const IsaVariable&) = delete;
+
+ private:
+  static constexpr const char* name = "LAMELLA_ISA";
+  std::optional<std::string> before_;
+};
+
+TEST(KernelTables, LamellaIsaForcesASet) {
+  for (const KernelSet set : available_kernel_sets()) {
+    const IsaVariable variable(to_string(set));
+    EXPECT_EQ(default_kernel_set(), set);
+    EXPECT_GT(measure_peak_flops(default_kernel_set(), 1, 0.001), 0.0) << to_string(set);
+  }
+  const IsaVariable empty("");
+  EXPECT_EQ(default_kernel_set(), available_kernel_sets().back());
+}
+
+TEST(KernelTables, LamellaIsaOfAnotherNameIsRefused) {
+  for (const char* wrong : {"avx1024", "AVX2", "avx2 ", "none"}) {
+    const IsaVariable variable(wrong);
+    try {
+      static_cast<void>(default_kernel_set());
+      FAIL() << wrong;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+      EXPECT_NE(std::string(error.what()).find("LAMELLA_ISA is"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("baseline"), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST(KernelTables, SharesCoverAllUnitsOnceAndEvenly) {

@@ -123,6 +123,24 @@ TEST_P(Linear, NotANumberStaysInItsRowAndColumn) {
   }
 }
 
+TEST_P(Linear, NotANumberMakesAllOfItsRowNaNWhereInputsAreRounded) {
+  const std::int64_t inputs = 40, outputs = 19, tokens = 5;
+  for (const WeightFormat& format : all_formats()) {
+    if (!has_int8_inputs(format)) continue;
+    for (const double wrong :
+         {static_cast<double>(NAN), static_cast<double>(INFINITY), -static_cast<double>(INFINITY)}) {
+      SCOPED_TRACE(to_string(format));
+      const Packed packed(random_matrix(random_, format, outputs, inputs));
+      Cells x(dtype(), normal(tokens * inputs)), y(DataType::f32, tokens * outputs);
+      x.set(2 * inputs + draw(0, inputs - 1), wrong);
+      run(kernels().linear,
+          LinearArgs{.x = x.data(), .weight = packed.matrix(), .y = y.data(), .y_f32 = true, .tokens = tokens}, 1,
+          {.max_inputs = inputs, .max_outputs = outputs});
+      for (std::int64_t i = 0; i < tokens * outputs; ++i) EXPECT_EQ(std::isnan(y.at(i)), i / outputs == 2) << i;
+    }
+  }
+}
+
 /// A word of the layout: eight codes of an output's inputs 8 * word to 8 * word + 7, by SplitMix64's mixing.
 std::uint32_t word_of(std::int64_t output, std::int64_t word) {
   std::uint64_t bits =

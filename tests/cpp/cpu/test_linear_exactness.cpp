@@ -112,8 +112,9 @@ TEST_P(LinearExactness, AnotherOrderOfTheSumsIsNoticed) {
   if (GetParam().set == KernelSet::reference) return;  // its float64 sums round to the same fp32 in any order
   for (const WeightFormat& format : all_formats()) {
     if (format.input == LinearInput::int8_rotated) continue;  // other lines would rotate together
-    SCOPED_TRACE(to_string(format));
     const std::int64_t rows = 40, inputs = 384, outputs = 70;
+    if (format.group > inputs) continue;  // one group, and groups are what turns
+    SCOPED_TRACE(to_string(format));
     // With int8 inputs the sums of groups with alike scales are exact too: scales far apart make them round.
     const bool integers = has_int8_inputs(format);
     const CodedMatrix weight = integers ? extreme_matrix(random_, format, outputs, inputs)

@@ -210,7 +210,7 @@ TEST(StoreRefusal, Formats) {
       {embedding,
        embedding.substr(0, embedding.find("\"format\"")) +
            R"("format":{"element":"i8","group":0,"scale":"f32","offset":"none","input":"int8_rotated"}})" +
-           (embedding.ends_with(",") ? "," : ""),
+           (embedding.ends_with(',') ? "," : ""),
        {"token_embedding cannot be int8, rotated int8 inputs", "looked up"}},
       {norm, with(norm, "\"f32\"", "\"f16\""), {"(layers.0.attention_norm) has the format float16, expected float32"}},
   });

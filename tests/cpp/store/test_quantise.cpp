@@ -129,6 +129,15 @@ TEST(Quantise, LargestMagnitudesGiveNumbers) {
   }
 }
 
+TEST(Quantise, ALineThatBeginsBeyondFp16IsCutThere) {
+  // The least squares of this group's minimum lie at -69,091.
+  std::vector<float> values(32, -65504.0F + 0.6F * 131008.0F / 15.0F);
+  values.front() = -65504.0F;
+  values.back() = 65504.0F;
+  for (const float value : quantised(values, 1, formats::q4_1, Rounding::clip_search))
+    ASSERT_TRUE(std::isfinite(value)) << value;
+}
+
 TEST(Quantise, RowsDependOnNothingButThemselves) {
   const std::vector<float> values = normal_rows(12, 8 * 77, 0.5F);
   for (const WeightFormat& format : quantised_formats()) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "base/float_bits.h"
@@ -33,7 +34,13 @@ std::vector<float> rotated(const float* x, std::int64_t inputs) {
 RoundedRow round_to_int8(const float* x, std::int64_t inputs) {
   RoundedRow row{.codes = std::vector<std::int64_t>(static_cast<std::size_t>(inputs))};
   float largest = 0.0F;
-  for (std::int64_t i = 0; i < inputs; ++i) largest = std::max(largest, std::abs(x[i]));
+  for (std::int64_t i = 0; i < inputs; ++i) {
+    if (!std::isfinite(x[i])) {
+      row.scale = std::numeric_limits<float>::quiet_NaN();
+      return row;
+    }
+    largest = std::max(largest, std::abs(x[i]));
+  }
   if (largest < 0x1p-100F) return row;
   row.scale = largest / 127.0F;
   const float inverse = 127.0F / largest;

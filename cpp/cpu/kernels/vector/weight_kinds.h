@@ -28,7 +28,7 @@ struct GroupTail {
     return load(reinterpret_cast<const Fp16*>(scales) + std::int64_t{v} * lanes);
   }
   LAMELLA_INLINE F32 load_minimum(int v) const {
-    if (offset != Offset::minimum) return F32{};
+    if (offset != Offset::minimum) return splat(-0.0F);  // which changes no sum, not even one of -0
     return load(reinterpret_cast<const Fp16*>(offsets) + std::int64_t{v} * lanes);
   }
   /// What codes are diminished by: the lane's zero, or the format's bias.
