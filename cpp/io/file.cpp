@@ -104,7 +104,11 @@ void File::verify_unchanged() const {
     changed(path_, concat("size went from ", size_, " to ", now.st_size, " bytes"));
   // The open descriptor keeps the old file; the path tells whether another one took its place.
   struct stat named{};
-  if (::stat(path_.c_str(), &named) != 0) changed(path_, concat("the file was removed (errno ", errno, ")"));
+  if (::stat(path_.c_str(), &named) != 0) {
+    const int code = errno;
+    if (code == ENOENT || code == ENOTDIR) changed(path_, concat("the file was removed (errno ", code, ")"));
+    throw_io_error(path_, "cannot stat", code);  // which says nothing about the file
+  }
   if (static_cast<std::uint64_t>(named.st_dev) != device_ || static_cast<std::uint64_t>(named.st_ino) != inode_)
     changed(path_, "another file took its place");
   // The change time too: a writer can set the modification time back, but not that one.

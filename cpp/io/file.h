@@ -36,8 +36,8 @@ class File {
   /// resumed; other failures: io_error with errno, path and offset. Safe from many threads at once.
   void read(std::uint64_t offset, std::span<std::byte> out) const;
 
-  /// Throws checkpoint_changed when the path leads to another device or inode, or size, modification or change time
-  /// differ from those at opening (A11).
+  /// Throws checkpoint_changed when the path leads to another device or inode or to nothing, or size, modification or
+  /// change time differ from those at opening (A11); io_error when the operating system does not tell.
   void verify_unchanged() const;
 
  private:

@@ -9,7 +9,7 @@ namespace lamella {
 std::string pack_identity(const io::StoreHeader& planned, const LoadRecipe& recipe, const io::TensorTable& tensors) {
   Sha256 hash;
   const auto line = [&](const auto&... words) { hash.update(std::string_view(concat(words..., '\n'))); };
-  line("lamella ", LAMELLA_VERSION);
+  line("lamella ", LAMELLA_VERSION, " packing ", packing_revision);
   line(io::store_metadata(planned, ""));
   const auto whole = [](const std::string& name) { return concat(name.size(), ':', name); };  // whatever bytes it holds
   for (const WeightSource& source : recipe)

@@ -10,6 +10,9 @@
 namespace lamella {
 namespace {
 
+// A segment's line has about 50 bytes, and is written again only where the segment was found damaged.
+constexpr std::uint64_t most_segment_bytes = 128, most_other_bytes = 1024;
+
 /// `text` with its checksum, as one line.
 std::string sealed(std::string_view text) {
   return concat(text, ' ', hex(xxh64(std::as_bytes(std::span(text)))), '\n');
@@ -39,7 +42,7 @@ bool read_number(std::string_view text, int base, Number& out) {
 
 }  // namespace
 
-PackJournal::PackJournal(const std::filesystem::path& path) {
+PackJournal::PackJournal(const std::filesystem::path& path, std::size_t segments) {
   // The holder before us may have removed the journal after we opened it: then what we hold is no longer the journal.
   do {
     file_ = std::make_unique<io::OutputFile>(path);
@@ -49,17 +52,17 @@ PackJournal::PackJournal(const std::filesystem::path& path) {
                          ": another process is packing into this folder; wait for it, end it, or choose "
                          "another folder"));
   } while (!file_->is_in_place());
-  read();
+  read(most_other_bytes + most_segment_bytes * segments);
 }
 
-void PackJournal::read() {
-  const std::string text = file_->read_all();
-  new_ = text.empty();
+void PackJournal::read(std::uint64_t most_bytes) {
+  new_ = file_->size() == 0;
+  const std::string text = file_->size() <= most_bytes ? file_->read_all() : std::string();
   for (std::size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', end_)) {
     if (!take(std::string_view(text).substr(end_, end - end_))) break;
     end_ = end + 1;
   }
-  file_->cut(end_);  // so that nothing stands behind the next line
+  if (file_->size() > end_) file_->cut(end_);  // so that nothing stands behind the next line
 }
 
 bool PackJournal::take(std::string_view line) {

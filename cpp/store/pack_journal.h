@@ -23,12 +23,15 @@ namespace lamella {
 /// process holds it.
 class PackJournal {
  public:
-  /// Opens the journal, or creates an empty one, locks and reads it.
-  explicit PackJournal(const std::filesystem::path& path);
+  /// Opens the journal, or creates an empty one, locks and reads it. One that is longer than any journal of so many
+  /// segments gets counts as unsound from its first line on.
+  PackJournal(const std::filesystem::path& path, std::size_t segments);
 
   [[nodiscard]] const std::string& path() const noexcept { return file_->path(); }
   /// Whether there was no journal, or an empty one.
   [[nodiscard]] bool is_new() const noexcept { return new_; }
+  /// Whether the path still leads to this journal: if not, another process may be packing by now.
+  [[nodiscard]] bool is_in_place() const { return file_->is_in_place(); }
 
   // What was found, and recorded since.
   [[nodiscard]] const std::string& identity() const noexcept { return identity_; }
@@ -44,7 +47,7 @@ class PackJournal {
   void record_whole(const std::string& digest);
 
  private:
-  void read();
+  void read(std::uint64_t most_bytes);
   [[nodiscard]] bool take(std::string_view line);
   void append(std::string_view text);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <system_error>
@@ -29,6 +30,9 @@ bool is_there(const fs::path& path) {
   return status.type() != fs::file_type::not_found;
 }
 
+/// Ends a thread's work because another's was ended from outside.
+struct Stopped : std::exception {};
+
 /// Bytes that are done, for whoever wants to know. Where that one throws, all other threads stop at their next bytes.
 class Meter {
  public:
@@ -36,7 +40,7 @@ class Meter {
       : total_(total), report_(report) {}
   void add(std::uint64_t bytes) {
     const std::lock_guard lock(mutex_);
-    if (stopped_) throw Error(ErrorCode::cancelled, "stopped");
+    if (stopped_) throw Stopped();
     done_ += bytes;
     stopped_ = true;  // unless the report returns
     if (report_) report_(done_, total_);
@@ -129,8 +133,7 @@ class Packing {
       remove_journal();
       return report();
     }
-    refuse_existing();
-    io::OutputFile file(partial_path(target_.file));
+    io::OutputFile file = open_partial();
     if (journal_.identity() == identity_ && file.size() == header_.file_bytes) {
       keep_finished(team);
     } else {
@@ -156,7 +159,18 @@ class Packing {
   PackJournal lock_journal() {
     // Looked at before there is a journal, so that a refusal leaves nothing behind.
     if (!is_there(journal_path(target_.file))) refuse_existing();
-    return PackJournal(journal_path(target_.file));
+    return {journal_path(target_.file), header_.segments.size()};
+  }
+
+  /// A journal that was made for nothing goes.
+  io::OutputFile open_partial() {
+    try {
+      refuse_existing();
+      return io::OutputFile(partial_path(target_.file));
+    } catch (...) {
+      if (journal_.is_new()) remove_journal();
+      throw;
+    }
   }
 
   void refuse_existing() const {
@@ -196,6 +210,8 @@ class Packing {
         try {
           io::verify_segment(file, reader, header_, named[i]);
           sound[named[i]] = 1;
+        } catch (const Stopped&) {
+          return;
         } catch (const Error& error) {
           if (error.code() != ErrorCode::invalid_checkpoint) throw;  // else it is packed again
         }
@@ -218,7 +234,14 @@ class Packing {
            code == ErrorCode::checkpoint_changed;
   }
 
+  /// Whether the names still are those of our files. Somebody may have removed them, and then another process may have
+  /// begun to pack: the lock is on the journal, not on its name.
+  [[nodiscard]] bool is_in_place(const io::OutputFile& file) const {
+    return journal_.is_in_place() && file.is_in_place();
+  }
+
   void discard(const io::OutputFile& file) const {
+    if (!is_in_place(file)) return;
     io::remove_file(file.path());
     io::remove_file(journal_.path());
   }
@@ -230,16 +253,16 @@ class Packing {
                             : journal_.identity() != identity_ ? ": an unfinished store of other files or options"
                                                                : ": no longer the unfinished store that it was",
                             "; starting afresh"));
-    journal_.clear();
     try {
+      journal_.clear();
       file.reset(header_.file_bytes);
-    } catch (...) {
+      file.sync();
+      journal_.begin(identity_);
+      io::sync_folder(target_.file.parent_path());
+    } catch (...) {  // a drive that is too small for this store may do for another one
       discard(file);
       throw;
     }
-    file.sync();
-    journal_.begin(identity_);
-    io::sync_folder(target_.file.parent_path());
     for (std::uint32_t i = 0; i < header_.segments.size(); ++i) unfinished_.push_back(i);
   }
 
@@ -272,13 +295,24 @@ class Packing {
     file.sync();
     meter_.add(head.size());
     journal_.record_whole(header_.digest);
+    check_names(file);
     if (target_.before_publishing) target_.before_publishing();
+    check_names(file);
     io::publish_file(file.path(), target_.file);
     remove_journal();
   }
 
+  /// That the store may still get its name: much may have come to pass since this packing began.
+  void check_names(const io::OutputFile& file) const {
+    refuse_existing();
+    if (!is_in_place(file))
+      throw Error(ErrorCode::io_error, concat(file.path(),
+                                              ": this file or its journal was removed or replaced while the store was "
+                                              "being written; pack again"));
+  }
+
   void remove_journal() {
-    io::remove_file(journal_.path());
+    if (journal_.is_in_place()) io::remove_file(journal_.path());
     io::sync_folder(target_.file.parent_path());
   }
 
@@ -302,6 +336,14 @@ class Packing {
 
 fs::path with_ending(fs::path path, std::string_view ending) { return path += ending; }
 
+/// The same file by a path without links in it, which still leads there when the process changes its working folder.
+fs::path resolved(const fs::path& file) {
+  std::error_code error;
+  const fs::path folder = fs::canonical(file.has_parent_path() ? file.parent_path() : fs::path("."), error);
+  if (error) throw Error(ErrorCode::io_error, concat(file.string(), ": cannot resolve its folder: ", error.message()));
+  return folder / file.filename();
+}
+
 }  // namespace
 
 fs::path partial_path(const fs::path& store) { return with_ending(store, ".partial"); }
@@ -310,7 +352,9 @@ fs::path journal_path(const fs::path& store) { return with_ending(store, ".journ
 PackReport pack_store(const PackInput& input, const PackTarget& target, io::Reader& reader, ThreadTeam& team) {
   io::StoreHeader header = io::plan_store(input.model, input.dtype, input.source, input.formats);
   check_sources(header, input.recipe, input.tensors);
-  return Packing(input, target, std::move(header)).run(reader, team);
+  PackTarget to = target;
+  to.file = resolved(target.file);
+  return Packing(input, to, std::move(header)).run(reader, team);
 }
 
 }  // namespace lamella

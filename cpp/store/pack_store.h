@@ -61,9 +61,10 @@ struct PackReport {
 /// names and whose bytes still have their checksum. A call with another input starts afresh. The finished file appears
 /// under its name by renaming, when all of it is on the drive, and the other two are gone.
 ///
-/// Errors: io_error where the file exists and is not to be replaced, where another process packs into it, or the
-/// operating system refuses; and whatever plan_store, find_sources, SourceRows and RowWindow throw. Where nothing could be
-/// gone on with, nothing is left behind: of an input that is damaged or has changed, and of a drive that is too small.
+/// Errors: io_error where the file exists and is not to be replaced, where another process packs into it, where somebody
+/// removed or replaced the unfinished store or its journal meanwhile, or the operating system refuses; and whatever
+/// plan_store, find_sources, SourceRows and RowWindow throw. Where nothing could be gone on with, nothing is left behind:
+/// of an input that is damaged or has changed, and of a drive that is too small.
 [[nodiscard]] PackReport pack_store(const PackInput& input, const PackTarget& target, io::Reader& reader,
                                     ThreadTeam& team);
 

@@ -85,21 +85,28 @@ def _json(value: object) -> bytes:
 def place_companions(files: Mapping[str, bytes], out: Path, store: Path) -> None:
     """Makes `files`, and no others of `NAMES`, stand in the folder `out`; on the drive when it returns.
 
-    Where that changes anything, an old `store` goes first: nobody shall open its weights with another's tokenizer.
-    Errors: `StorageError`.
+    Where that changes anything, an old `store` goes first: nobody shall open its weights with another's tokenizer. It
+    stays until the new files are known to fit on the drive. Errors: `StorageError`.
     """
-    changed = {name: data for name, data in files.items() if not _holds(out / name, data)}
-    stale = [name for name in NAMES if name not in files and (out / name).is_file()]
-    if changed or stale:
-        removed(store)
-    for name, data in changed.items():
-        stored(out / name, data)
-    for name in stale:
-        removed(out / name)
+    changed = {out / name: data for name, data in files.items() if not _holds(out / name, data)}
+    stale = [path for name in NAMES if name not in files and _is_file_or_link(path := out / name)]
+
+    def remove_old() -> None:
+        if changed or stale:
+            removed(store)
+
+    stored(changed, remove_old)
+    for path in stale:
+        removed(path)
+
+
+def _is_file_or_link(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
 
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
+        # Of a link nobody knows what it will lead to when the store is opened.
+        return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:
         return False

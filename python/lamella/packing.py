@@ -73,7 +73,8 @@ def pack(
             store; as for `Engine`.
         quantization, smoothing, quantize_head: as for `Engine`.
         threads: None is every core that affinity and cgroup limits leave. Changes no byte.
-        force: replace the packed store that `out` holds. Other files there stay; no other folder is ever written to.
+        force: replace the packed store that `out` holds, and with it config, tokenizer and the other files that a store
+            has beside it, which are replaced or removed. Files of other names stay; no other folder is ever written to.
         progress: called with (bytes of the store written, bytes in all).
 
     Raises:
@@ -142,7 +143,10 @@ def _folder_named(out: object) -> Path:
     name = os.fspath(out) if isinstance(out, str | os.PathLike) else None
     if not isinstance(name, str) or not name:  # Path("") would be the working folder
         raise InvalidArgumentError(f"out is {shown(out)}; expected the path of a folder")
-    return Path(os.path.realpath(hub_cache.expanded(name)))  # a link to a folder on another drive is a folder
+    try:
+        return Path(os.path.realpath(hub_cache.expanded(name)))  # a link to a folder on another drive is a folder
+    except ValueError as error:  # a NUL in it
+        raise InvalidArgumentError(f"out is {shown(out)}, which is no path: {error}") from None
 
 
 def _refuse_inside(folder: Path, checkpoint: Checkpoint) -> None:

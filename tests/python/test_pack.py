@@ -3,8 +3,11 @@ file's place."""
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -19,6 +22,7 @@ import pytest
 import tiny_tokenizers
 from lamella import _core
 from lamella.checkpoint import open_model
+from lamella.companions import place_companions
 from random_models import draw, write_gguf
 from test_tokenizer import varied_texts
 
@@ -82,6 +86,14 @@ def test_a_store_is_the_model_in_every_family(family: str, tmp_path: Path, seed:
             assert found.encode([[5, 6, 7]]).tobytes() == expected.encode([[5, 6, 7]]).tobytes()
     else:
         same_logits(tmp_path / "model", packed.path, quantization="int8")
+
+
+def test_a_number_of_more_than_64_bits_in_the_config_comes_back(tmp_path: Path, seed: int) -> None:
+    theta = {"rope_type": "default", "rope_theta": 1.2345678e20}  # 123456780760921407488, were it written as digits
+    draw("llama", seed, tmp_path / "model", rope_parameters=theta)
+    packed = lamella.pack(tmp_path / "model", tmp_path / "store")
+    sound(packed.path)
+    same_logits(tmp_path / "model", packed.path)
 
 
 def test_threads_change_no_byte(llama: Path, tmp_path: Path) -> None:
@@ -185,6 +197,69 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(llama: Path, tmp_pa
     with pytest.raises(lamella.CheckpointError, match="leads outside the model folder"):
         lamella.pack(model, tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("broken", ["folder", "link", "full drive"])
+def test_an_old_store_stays_until_the_new_files_are_on_the_drive(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {"config.json": b"old", "merges.txt": b"stale", "model.lamella": b"a store"}
+    for name, data in old.items():
+        (tmp_path / name).write_bytes(data)
+    beyond = tmp_path / "vocab.txt.partial"
+    calls = itertools.count()
+
+    def full(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and next(calls) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if broken == "folder":
+        beyond.mkdir()
+    elif broken == "link":
+        beyond.symlink_to(tmp_path / "config.json")
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    new = {"config.json": b"new", "vocab.txt": b"new"}
+    with pytest.raises(lamella.StorageError, match=r"vocab\.txt: cannot write"):
+        place_companions(new, tmp_path, tmp_path / "model.lamella")
+    for name, data in old.items():
+        assert (tmp_path / name).read_bytes() == data
+    assert names_in(tmp_path) == {*old, *([] if broken == "full drive" else [beyond.name])}
+    monkeypatch.undo()
+    if beyond.is_symlink():
+        beyond.unlink()
+    elif beyond.exists():
+        beyond.rmdir()
+    place_companions(new, tmp_path, tmp_path / "model.lamella")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == new
+
+
+def test_a_folder_that_cannot_be_written_to_the_drive_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = errno.EIO
+
+    def broken(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(lamella.StorageError, match="errno 5"):
+        place_companions({"config.json": b"{}"}, tmp_path, tmp_path / "model.lamella")
+    code = errno.EINVAL  # a file system that knows no such thing
+    place_companions({"config.json": b"{ }"}, tmp_path, tmp_path / "model.lamella")
+    assert (tmp_path / "config.json").read_bytes() == b"{ }"
+
+
+def test_a_link_to_the_same_content_gives_way_to_a_file(llama: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    lamella.pack(llama, store)
+    (store / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    (store / "tokenizer.json").symlink_to(tmp_path / "tokenizer.json")
+    (store / "vocab.txt").symlink_to(tmp_path / "absent")
+    lamella.pack(llama, store, force=True)
+    assert not any(path.is_symlink() for path in store.iterdir())
+    assert open_model(store).tokenizer is not None
 
 
 def test_a_model_of_the_hub_cache_says_its_id_and_no_path(llama: Path, tmp_path: Path) -> None:
@@ -367,7 +442,7 @@ def test_bad_options_are_refused_and_nothing_is_made(
 ) -> None:
     with pytest.raises(lamella.InvalidArgumentError, match=said):
         lamella.pack(llama, tmp_path / "a" / "store", **options)
-    for out in ("", None, b"x", 3):
+    for out in ("", None, b"x", 3, "a\0b"):
         with pytest.raises(lamella.InvalidArgumentError, match="out"):
             lamella.pack(llama, out)  # type: ignore[arg-type]
     assert names_in(tmp_path) == set()

@@ -161,8 +161,14 @@ struct Writer {
 
   void write(bool value) { text += value ? "true" : "false"; }
   void write(float value) { write(static_cast<double>(value)); }  // all its digits: readers round to double first
-  template <typename Number>
-    requires std::is_arithmetic_v<Number>
+  /// With an exponent where the digits alone would be no 64-bit integer, which readers refuse (J4).
+  void write(double value) {
+    char digits[32];
+    text.append(digits, std::abs(value) < 0x1p63
+                            ? std::to_chars(digits, digits + sizeof digits, value).ptr
+                            : std::to_chars(digits, digits + sizeof digits, value, std::chars_format::scientific).ptr);
+  }
+  template <std::integral Number>
   void write(Number value) {
     char digits[32];
     text.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);

@@ -37,9 +37,12 @@ StoreHeader plan_store(ModelSpec model, DataType dtype, std::map<std::string, st
     lay_out(header, declared);
     header.digest = store_digest(header);
     const std::uint64_t needed = store_header_bytes(store_metadata(header, header.digest).size());
-    if (needed <= header.header_bytes) return header;
+    if (needed <= header.header_bytes) break;
     header.header_bytes = needed;
   }
+  // What could not be read back is found now, not when all segments are written.
+  static_cast<void>(encode_store_header(header));
+  return header;
 }
 
 std::string store_digest(const StoreHeader& header) {
@@ -80,7 +83,8 @@ std::string encode_store_header(const StoreHeader& header) {
 StoreHeader parse_store_header(std::span<const std::byte> head, std::uint64_t file_size, std::string_view file) {
   const StorePrologue prologue = decode_store_prologue(head, file_size, file);
   const std::uint64_t header_bytes = store_header_bytes(prologue.metadata_bytes);
-  check(head.size() >= header_bytes, file, ": a header of ", header_bytes, " bytes from ", head.size());
+  if (head.size() < header_bytes)  // it had fewer when the prologue was looked at first
+    refuse(file, "a header of ", header_bytes, " bytes, of which there are only ", head.size(), copy_or_pack_again);
   const auto metadata = head.subspan(store_prologue_bytes, prologue.metadata_bytes);
   const std::uint64_t found = xxh64(metadata);
   if (found != prologue.metadata_xxh64)
@@ -103,12 +107,17 @@ StoreHeader parse_store_header(std::span<const std::byte> head, std::uint64_t fi
 }
 
 StoreHeader read_store_header(const File& file) {
-  std::vector<std::byte> head(std::min<std::uint64_t>(file.size(), store_prologue_bytes));
-  file.read(0, head);
-  const StorePrologue prologue = decode_store_prologue(head, file.size(), file.path());
-  head.resize(store_header_bytes(prologue.metadata_bytes));
-  file.read(0, head);
-  return parse_store_header(head, file.size(), file.path());
+  try {
+    std::vector<std::byte> head(std::min<std::uint64_t>(file.size(), store_prologue_bytes));
+    file.read(0, head);
+    const StorePrologue prologue = decode_store_prologue(head, file.size(), file.path());
+    head.resize(store_header_bytes(prologue.metadata_bytes));
+    file.read(0, head);
+    return parse_store_header(head, file.size(), file.path());
+  } catch (const Error&) {
+    file.verify_unchanged();  // what somebody is writing looks damaged
+    throw;
+  }
 }
 
 }  // namespace lamella::io

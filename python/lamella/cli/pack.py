@@ -26,7 +26,11 @@ def add_arguments(parser: Parser) -> None:
     add_model(parser, shape=False)
     parser.usage = f"{parser.prog} [MODEL] [OUT] [options]"
     parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for this store alone; made if it is not there")
-    parser.add_argument("--force", action="store_true", help="replace the packed store that OUT holds")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the packed store that OUT holds, with the config and tokenizer files beside it; other files stay",
+    )
     add_engine_options(parser, without=tuple(option.keyword for option in ENGINE if option.keyword not in _MEANINGFUL))
 
 

@@ -90,6 +90,22 @@ TEST(File, A11_ReplacedRewrittenRemoved) {
   expect_error(ErrorCode::checkpoint_changed, {"removed"}, [&] { file.verify_unchanged(); });
 }
 
+TEST(File, WhatCannotBeLookedAtIsNotCalledChanged) {
+  const TemporaryFolder folder;
+  const auto path = folder.write("closed/f", "x");
+  const io::File file(path);
+  std::filesystem::permissions(path.parent_path(), std::filesystem::perms::none);
+  const bool root = ::geteuid() == 0;  // root may look at everything, so it steps down for this one
+  ASSERT_TRUE(!root || ::seteuid(65534) == 0);
+  expect_error(ErrorCode::io_error, {"closed/f", "cannot stat", "errno 13"}, [&] { file.verify_unchanged(); });
+  ASSERT_TRUE(!root || ::seteuid(0) == 0);
+  std::filesystem::permissions(path.parent_path(), std::filesystem::perms::owner_all);
+  EXPECT_NO_THROW(file.verify_unchanged());
+  std::filesystem::remove_all(path.parent_path());
+  folder.write("closed", "a file in the folder's place");
+  expect_error(ErrorCode::checkpoint_changed, {"removed"}, [&] { file.verify_unchanged(); });
+}
+
 TEST(File, RelativePathsSurviveAChangeOfFolder) {
   const TemporaryFolder folder;
   folder.write("f", "x");

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "base/check.h"
 #include "lamella/error.h"
 #include "specs.h"
@@ -55,6 +57,42 @@ TEST(SpecJson, ComesBackAsItWas) {
   EXPECT_EQ(back.layers[1].attention.rope, spec.layers[1].attention.rope);
   EXPECT_EQ(back.layers[1].attention.scale, spec.layers[1].attention.scale);
   EXPECT_EQ(back.head.norm, spec.head.norm);
+}
+
+/// Numbers that are written with an exponent, or would have more digits than a 64-bit integer.
+TEST(SpecJson, ExtremeNumbersComeBackBitForBit) {
+  const double doubles[] = {1.2345678e20,
+                            0x1p63,
+                            0x1p64,
+                            9223372036854774784.0,
+                            1e19,
+                            1e22,
+                            std::numeric_limits<double>::max(),
+                            std::numeric_limits<double>::min(),
+                            std::numeric_limits<double>::denorm_min(),
+                            0.1};
+  for (const double value : doubles) {
+    ModelSpec spec = unusual();
+    spec.layers[1].attention.rope->attention_factor = value;
+    const std::string text = to_json(spec);
+    ASSERT_NO_THROW(static_cast<void>(parsed(text))) << text;
+    EXPECT_EQ(parsed(text).layers[1].attention.rope->attention_factor, value);
+    EXPECT_EQ(to_json(parsed(text)), text);
+  }
+  const float floats[] = {1.2345678e20F,
+                          0x1p63F,
+                          1e19F,
+                          std::numeric_limits<float>::max(),
+                          std::numeric_limits<float>::min(),
+                          std::numeric_limits<float>::denorm_min()};
+  for (const float scale : floats) {
+    ModelSpec spec = unusual();
+    spec.layers[1].attention.scale = scale;
+    const std::string text = to_json(spec);
+    ASSERT_NO_THROW(static_cast<void>(parsed(text))) << text;
+    EXPECT_EQ(parsed(text).layers[1].attention.scale, scale);
+    EXPECT_EQ(to_json(parsed(text)), text);
+  }
 }
 
 std::string refusal(const std::string& text) {

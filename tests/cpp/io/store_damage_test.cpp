@@ -52,6 +52,25 @@ TEST(StoreDamage, EveryTruncation) {
   std::printf("  %zu lengths\n", whole.size());
 }
 
+TEST(StoreDamage, A11_AHeaderWrittenToMeanwhileIsNotCalledDamaged) {
+  const std::string whole = small_store();
+  const TemporaryFolder folder;
+  const io::File file(folder.write("m.lamella", whole));
+  wait_for_file_times();
+  std::string damaged = whole;
+  damaged[io::store_prologue_bytes + 10] ^= 1;
+  folder.write("m.lamella", damaged);
+  expect_error(ErrorCode::checkpoint_changed, {"m.lamella"}, [&] { (void)io::read_store_header(file); });
+}
+
+TEST(StoreDamage, AHeaderThatGrewSinceItsSizeWasReadIsRefused) {
+  const std::string whole = small_store();
+  const std::uint64_t header_bytes = parse_store(whole).header_bytes;
+  const auto head = bytes_of(whole).first(header_bytes - io::store_page / 2);
+  expect_error(ErrorCode::invalid_checkpoint, {"m.lamella", std::to_string(header_bytes)},
+               [&] { (void)io::parse_store_header(head, whole.size(), "m.lamella"); });
+}
+
 TEST(StoreDamage, TrailingBytes) {
   const std::string whole = small_store();
   for (const std::size_t more : {1U, 4095U, 4096U, 100'000U})

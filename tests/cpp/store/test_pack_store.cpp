@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <random>
 #include <utility>
 
@@ -209,6 +210,45 @@ void stop_early(const Packing& packing, int reads) {
   EXPECT_THROW(packing.run(1, reader), Error);
 }
 
+TEST(PackStore, GoesOnThroughALinkedFolderAndAfterAChangeOfFolder) {
+  const TemporaryFolder folder;
+  const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(3), fresh_seed());
+  std::filesystem::create_directory(folder.path() / "real");
+  std::filesystem::create_directory_symlink(folder.path() / "real", folder.path() / "link");
+  const Packing linked{
+      .checkpoint = checkpoint, .file = folder.path() / "link" / "store", .target = {.record_bytes = 1}};
+  stop_early(linked, 20);
+  EXPECT_GT(linked.run(2).kept_segments, 0U);
+  std::filesystem::remove(linked.file);
+
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path() / "real");
+  Packing relative = linked;
+  relative.file = "store";
+  stop_early(relative, 20);
+  relative.target.progress = [&](std::uint64_t, std::uint64_t) { std::filesystem::current_path(before); };
+  EXPECT_GT(relative.run(2).kept_segments, 0U);
+  EXPECT_EQ(names_in(folder.path() / "real"), (std::vector<std::string>{"store"}));
+}
+
+TEST(PackStore, WhatTheProgressFunctionThrowsWhileGoingOnIsWhatComesOut) {
+  struct Interrupted : std::exception {};
+  const TemporaryFolder folder;
+  ModelSpec spec = llama_like(6);
+  spec.vocab = 30011;
+  const RandomCheckpoint checkpoint(folder.path() / "weights", spec, fresh_seed());
+  Packing packing{.checkpoint = checkpoint, .file = folder.path() / "store", .target = {.record_bytes = 1}};
+  packing.target.before_publishing = [] { throw Interrupted(); };
+  EXPECT_THROW(packing.run(2), Interrupted);
+  for (int round = 0; round < 50; ++round) {
+    int calls = 0;
+    packing.target.progress = [&](std::uint64_t, std::uint64_t) {
+      if (++calls > round % 5) throw Interrupted();
+    };
+    ASSERT_THROW(packing.run(4), Interrupted) << round;
+  }
+}
+
 TEST(PackStore, TrustsNoSegmentWithoutItsChecksum) {
   const TemporaryFolder folder;
   const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(3), fresh_seed());
@@ -312,6 +352,9 @@ TEST(PackStore, StartsAfreshWithANoticeWhenAnythingThatCountsHasChanged) {
   expect_afresh(packing, "no journal");
   folder.write("store.journal", "not a journal\n");
   expect_afresh(packing, "a damaged journal");
+  // Far longer than so few segments need: to read all of it into memory may take more than there is.
+  std::filesystem::resize_file(journal_path(packing.file), std::uintmax_t{1} << 26);
+  expect_afresh(packing, "a journal that is too long");
 }
 
 TEST(PackStore, NoticesFilesThatChangeWhileTheyArePacked) {
@@ -342,6 +385,74 @@ TEST(PackStore, OnlyOnePacksIntoAFolder) {
   EXPECT_TRUE(tried);
 }
 
+/// Removes a packing's files under it, as its owner may, and puts those of another packing in their place.
+void take_over(const TemporaryFolder& folder, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    std::filesystem::remove(folder.path() / name);
+    folder.write(name, "another's " + name);
+  }
+}
+
+TEST(PackStore, AnothersFilesAreNeitherPublishedNorRemoved) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "weights";
+  RandomCheckpoint checkpoint(path, llama_like(2), fresh_seed());
+  const Packing plain{.checkpoint = checkpoint, .file = folder.path() / "store"};
+  enum class When : std::uint8_t { writing, publishing, giving_up };
+  for (const std::vector<std::string>& names : std::vector<std::vector<std::string>>{
+           {"store.partial", "store.journal"}, {"store.partial"}, {"store.journal"}}) {
+    for (const When when : {When::writing, When::publishing, When::giving_up}) {
+      SCOPED_TRACE(names[0] + ", " + std::to_string(names.size()) + " files, " + std::to_string(int(when)));
+      bool taken = false, beside = false;
+      const auto take = [&] {
+        if (!std::exchange(taken, true)) take_over(folder, names);
+      };
+      Packing packing = plain;
+      packing.target.progress = [&](std::uint64_t, std::uint64_t) {
+        if (when != When::publishing) take();
+        if (when == When::giving_up)
+          std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now());
+      };
+      packing.target.before_publishing = [&] {
+        beside = true;
+        take();
+      };
+      const bool changed = when == When::giving_up;
+      expect_error(changed ? ErrorCode::checkpoint_changed : ErrorCode::io_error,
+                   {changed ? "weights" : "removed or replaced"}, [&] { packing.run(2); });
+      EXPECT_EQ(beside, when == When::publishing);
+      EXPECT_FALSE(std::filesystem::exists(packing.file));
+      for (const std::string& name : names) EXPECT_EQ(content(folder.path() / name), "another's " + name);
+      for (const char* name : {"store.partial", "store.journal"}) std::filesystem::remove(folder.path() / name);
+      checkpoint.reopen();
+    }
+  }
+}
+
+TEST(PackStore, AStoreThatAppearsMeanwhileIsNotReplaced) {
+  const TemporaryFolder folder;
+  const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(2), fresh_seed());
+  for (const bool late : {false, true}) {
+    Packing packing{.checkpoint = checkpoint, .file = folder.path() / "store"};
+    bool beside = false;
+    packing.target.progress = [&](std::uint64_t, std::uint64_t) {
+      if (!late) folder.write("store", "another's");
+    };
+    packing.target.before_publishing = [&] {
+      beside = true;
+      folder.write("store", "another's");
+    };
+    expect_error(ErrorCode::io_error, {"store", "already", "--force"}, [&] { packing.run(2); });
+    EXPECT_EQ(beside, late);
+    EXPECT_EQ(content(packing.file), "another's");
+    packing.target = {.replace = true};
+    const PackReport report = packing.run(2);
+    EXPECT_EQ(report.kept_segments, report.segments);
+    expect_loaded_bytes(packing, report);
+    std::filesystem::remove(packing.file);
+  }
+}
+
 TEST(PackStore, IsPublishedAfterWhatBelongsBesideIt) {
   const TemporaryFolder folder;
   const RandomCheckpoint checkpoint(folder.path() / "weights", llama_like(2), fresh_seed());
@@ -368,13 +479,15 @@ TEST(PackStore, RefusesPlacesWhereItCannotWrite) {
     const Packing packing{.checkpoint = checkpoint, .file = file};
     expect_error(ErrorCode::io_error, parts, [&] { packing.run(1); });
   };
-  refused(folder.path() / "absent" / "store", {"absent/store.journal", "No such file"});
+  refused(folder.path() / "absent" / "store", {"absent/store", "No such file"});
   std::filesystem::create_directory(folder.path() / "a");
   std::filesystem::create_directory(folder.path() / "a" / "store.partial");
   refused(folder.path() / "a" / "store", {"a/store.partial", "directory"});
   std::filesystem::create_directory(folder.path() / "b");
   std::filesystem::create_symlink(folder.path() / "weights", folder.path() / "b" / "store.partial");
   refused(folder.path() / "b" / "store", {"b/store.partial", "symbolic links"});
+  for (const char* name : {"a", "b"})
+    EXPECT_EQ(names_in(folder.path() / name), (std::vector<std::string>{"store.partial"})) << "no journal is left";
 }
 
 TEST(PackStore, ABadRecipeLeavesNothingBehind) {
