@@ -12,6 +12,7 @@
 #include "base/checksum.h"
 #include "io/containers/store_layout.h"
 #include "io/containers/store_verify.h"
+#include "store/load_meter.h"
 
 namespace lamella {
 namespace {
@@ -137,27 +138,24 @@ void load_store(ResidentWeights& weights, const PackedStore& store, io::Reader& 
                 const LoadProgress& progress) {
   std::deque<SegmentLoad> loads = segments_of(store, weights);
   const std::vector<Task> tasks = tasks_of(loads, store.header);
-  std::uint64_t total = 0, done = 0;
+  std::uint64_t total = 0;
   for (const io::StoreSegment& segment : store.header.segments) total += segment.bytes;
 
   std::atomic<std::size_t> next{0};
-  std::atomic<bool> failed{false};
-  std::mutex reporting;
+  LoadMeter meter(total, progress);
   team.run([&](int) {
-    for (std::size_t i = next.fetch_add(1); i < tasks.size() && !failed.load(); i = next.fetch_add(1)) {
+    for (std::size_t i = next.fetch_add(1); i < tasks.size() && !meter.ended(); i = next.fetch_add(1)) {
       const auto& [segment, part] = tasks[i];
       try {
         segment->load(part, reader);
-        const std::lock_guard lock(reporting);
-        done += segment->parts()[part].bytes();
-        if (progress) progress(done, total);
+        meter.add(segment->parts()[part].bytes());
       } catch (const Error& error) {
-        failed.store(true);
+        meter.end();
         // Bytes that somebody is writing look damaged.
         if (error.code() == ErrorCode::invalid_checkpoint) store.file->verify_unchanged();
         throw;
       } catch (...) {
-        failed.store(true);
+        meter.end();
         throw;
       }
     }

@@ -1,8 +1,8 @@
 #include "store/load_weights.h"
 
 #include <atomic>
-#include <mutex>
 
+#include "store/load_meter.h"
 #include "store/pieces.h"
 
 namespace lamella {
@@ -15,23 +15,20 @@ void load_weights(ResidentWeights& weights, const LoadRecipe& recipe, const io::
   const auto stored_bytes = [&](const Piece& piece) {
     return static_cast<std::uint64_t>(pieces.source(piece).bytes_of_rows(piece.end - piece.begin));
   };
-  std::uint64_t total = 0, done = 0;
+  std::uint64_t total = 0;
   for (std::size_t i = 0; i < pieces.size(); ++i) total += stored_bytes(pieces[i]);
 
   std::atomic<std::size_t> next{0};
-  std::atomic<bool> failed{false};
-  std::mutex reporting;
+  LoadMeter meter(total, progress);
   team.run([&](int) {
     PiecePacker packer(pieces, tensors, reader);
-    for (std::size_t i = next.fetch_add(1); i < pieces.size() && !failed.load(); i = next.fetch_add(1)) {
+    for (std::size_t i = next.fetch_add(1); i < pieces.size() && !meter.ended(); i = next.fetch_add(1)) {
       const Piece piece = pieces[i];
       try {
         packer.pack(piece, rooms[piece.weight].subspan(piece.offset, piece.bytes));
-        const std::lock_guard lock(reporting);
-        done += stored_bytes(piece);
-        if (progress) progress(done, total);
+        meter.add(stored_bytes(piece));
       } catch (...) {
-        failed.store(true);
+        meter.end();
         throw;
       }
     }
