@@ -21,9 +21,10 @@ class FusedRegions : public KernelTest {
     workers_ = static_cast<int>(draw(1, 5));
     norm_ = norms[draw(0, 2)];
   }
-  /// int8 inputs: where normalised rows differ in a rounding, some codes differ by one.
+  /// int8 inputs: where normalised rows differ in a rounding, some codes differ by one; of few outputs that cancel, that
+  /// is much.
   double bound(const WeightFormat& format) const {
-    const double codes = has_int8_inputs(format) ? 2e-2 : 0.0;
+    const double codes = has_int8_inputs(format) ? 6e-2 : 0.0;
     if (dtype() == DataType::bf16) return fused_bf16_bound + codes;
     return dtype() == DataType::f16 ? fused_f16_bound + codes : bound_of(DataType::f32) * 10;
   }

@@ -105,9 +105,12 @@ struct Bf16Pairs {
   LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const std::uint32_t* x,
                                       std::int64_t stride, const NoGroup&) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n)
+    for (int n = 0; n < N; ++n) {
+      std::uint32_t pair;  // a row of bf16 begins at any of them
+      __builtin_memcpy(&pair, x + n * stride, sizeof pair);
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sums[n][v] = add_pair_of_bf16(sums[n][v], words[v], x[n * stride]);
+      for (int v = 0; v < V; ++v) sums[n][v] = add_pair_of_bf16(sums[n][v], words[v], pair);
+    }
   }
 };
 
