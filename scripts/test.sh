@@ -58,6 +58,7 @@ step_aarch64() {
   cmake --build --preset aarch64 -j "$cores"
 }
 
+# Without the kernels' own tests, which run on one thread: those of executors and engines run kernels on several.
 step_cpp_tsan() { build_and_ctest tsan; }
 
 # clang's sanitizers over the seeds; in the full stage also a search, whose finds go to build/fuzz/found.
