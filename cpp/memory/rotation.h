@@ -6,11 +6,9 @@
 // rotated once, before they are quantised; a token's row is rotated each time, in log2(B) additions an input. (QuaRot,
 // Ashkboos et al. 2024, rotates whole models so.)
 //
-// Smoothing scales (a norm's weights divided by s, the columns behind it multiplied) were tried first, on SmolLM2, whose
-// KL divergence under int8 inputs is 0.040 from the linears behind norms and 0.021 from mlp_down. Found from weights
-// alone they took a third of the first and a quarter of the second at best, and made them ten times larger at worst;
-// found from random tokens sent through the model, three quarters of the first and nothing of the second. The rotation
-// leaves 0.004 and 0.003, and scales folded into norms on top of it gained nothing.
+// Smoothing scales (a norm's weights divided by s, the columns behind it multiplied) were tried first. Found from weights
+// alone they helped SmolLM2 little or harmed it; found from random tokens sent through the model they helped the linears
+// behind norms and harmed mlp_down, whose inputs no norm scales. bench/perplexity.py shows what the rotation is worth.
 #pragma once
 
 #include <cstdint>

@@ -21,16 +21,13 @@ class FusedRegions : public KernelTest {
     workers_ = static_cast<int>(draw(1, 5));
     norm_ = norms[draw(0, 2)];
   }
-  /// int8 inputs: where normalised rows differ in a rounding, some codes differ by one; of few outputs that cancel, that
-  /// is much.
-  double bound(const WeightFormat& format) const {
-    const double codes = has_int8_inputs(format) ? 6e-2 : 0.0;
-    if (dtype() == DataType::bf16) return fused_bf16_bound + codes;
-    return dtype() == DataType::f16 ? fused_f16_bound + codes : bound_of(DataType::f32) * 10;
+  double bound() const {
+    if (dtype() == DataType::bf16) return fused_bf16_bound;
+    return dtype() == DataType::f16 ? fused_f16_bound : bound_of(DataType::f32) * 10;
   }
-  /// What region 1 and 3 multiply, for float64: from the kernel's own norm in fp32, so that int8 codes are the same.
+  /// What region 1 and 3 multiply, for float64: from the kernels' own norm, so that int8 codes are the same.
   Values rows64(Cells& x, Cells& weight, Cells& bias, const WeightFormat& format) {
-    if (has_int8_inputs(format) && dtype() == DataType::f32) return normed(x, weight, bias).values();
+    if (has_int8_inputs(format)) return normed(x, weight, bias).values();
     return norm64(norm_, x.values(), weight.values(), bias.values(), eps, width_);
   }
   [[nodiscard]] ScratchBounds bounds() const { return {.max_inputs = width_}; }
@@ -120,7 +117,7 @@ TEST_P(FusedRegions, NormQkv) {
     };
     const Values want_k = rotated(linear64(rows, ck, bk.values()), kv_heads),
                  want_v = linear64(value_rows, cv, bv.values());
-    expect_close(q, rotated(linear64(rows, cq, bq.values()), heads), bound(format));
+    expect_close(q, rotated(linear64(rows, cq, bq.values()), heads), bound());
     Values got_k, got_v;
     problem.each_token([&](std::int64_t, std::int64_t sequence, std::int64_t position) {
       for (std::int64_t head = 0; head < kv_heads; ++head)
@@ -129,8 +126,8 @@ TEST_P(FusedRegions, NormQkv) {
           got_v.push_back(problem.cache().at(problem.index(sequence, position, 1, head) + d));
         }
     });
-    EXPECT_LE(relative_error(got_k, want_k), bound(format));
-    EXPECT_LE(relative_error(got_v, want_v), bound(format));
+    EXPECT_LE(relative_error(got_k, want_k), bound());
+    EXPECT_LE(relative_error(got_v, want_v), bound());
     if (dtype() != DataType::f32) continue;
 
     problem.cache() = before;
@@ -195,7 +192,7 @@ TEST_P(FusedRegions, NormMlpUp) {
     Values want = gated ? linear64(rows, gate_codes, gate_bias.values()) : want_up;
     for (std::size_t j = 0; j < want.size(); ++j)
       want[j] = activation64(activation, want[j]) * (gated ? want_up[j] : 1.0);
-    expect_close(y, want, bound(format));
+    expect_close(y, want, bound());
     if (dtype() != DataType::f32) continue;
 
     Cells xn = normed(x, norm_weight, norm_bias), su = linear(xn, up, up_bias), sg = linear(xn, gate, gate_bias);
@@ -228,7 +225,7 @@ TEST_P(FusedRegions, OutputResidual) {
                             .y = y.data(),
                             .tokens = tokens_};
     run(kernels().output_residual, args, workers_, bounds());
-    expect_close(y, add64(linear64(x.values(), codes, bias.values()), residual.values()), bound(format));
+    expect_close(y, add64(linear64(x.values(), codes, bias.values()), residual.values()), bound());
     if (dtype() == DataType::f32) {
       Cells sy = linear(x, weight, bias);
       run(kernels().residual,

@@ -182,8 +182,8 @@ template <typename Kind, int V, int N, bool Few>
       const F32 scale = tail.load_scale(v), minimum = tail.load_minimum(v), zero = tail.load_zero(v);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
-        F32 dot = __builtin_convertvector(dots[n][v],
-                                          F32);  // below 2^24 in a group of up to 512: exact, and so is the difference
+        // Below 2^24 in a group of up to 512: exact, and so is the difference.
+        F32 dot = __builtin_convertvector(dots[n][v], F32);
         const F32 total = splat(static_cast<float>(totals[n]));
         if (tail.offset == Offset::zero) dot -= zero * total;
         sums[n][v] = multiply_add(scale, dot, sums[n][v]);
@@ -258,7 +258,7 @@ template <typename Way>
     return;
   }
   const std::int64_t at_once = words_a_chunk(slice, codes);
-  if (slice.format.group != 0) {
+  if (slice.format.group != 0) {  // whole groups, also where a row has only one
     const std::int64_t step = larger(1, at_once / words);
     for (std::int64_t g = 0; g < layout.groups; g += step) {
       const std::int64_t end = smaller(g + step, layout.groups);
