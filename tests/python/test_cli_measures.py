@@ -92,8 +92,9 @@ def test_bench_measures_what_it_says(model: Path, capsys: pytest.CaptureFixture[
     assert value["bandwidth_fraction"] == pytest.approx(value["achieved_GBps"]["median"] / 10)
     assert value["read_GBps"] == 10
     assert total["max"] >= value["prefill_s"]["min"] + 4 * step["min"]
-    # A step reads all weights but for the embedding's other rows.
-    assert value["weight_bytes_per_step"] <= 1.1 * weight_bytes(model)
+    # A step reads all weights, with the padding of their panels, but for the embedding's other rows.
+    with lamella.Engine(model, max_model_len=32) as engine:
+        assert value["weight_bytes_per_step"] <= engine.stats()["bytes_weights"]
     assert value["peak_memory_bytes"] > weight_bytes(model)
     assert value["tflops"] > 0
 
