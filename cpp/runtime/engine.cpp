@@ -289,11 +289,13 @@ void Engine::commit(const std::vector<Scheduled>& parts, std::span<const float> 
 
 void Engine::take_token(Sequence& sequence, std::span<const float> logits) {
   try {
-    const std::int32_t token = sample(logits, sequence.sampling, 0, static_cast<std::int64_t>(sequence.tokens.size()));
+    if (!sequence.sampler) sequence.sampler.emplace(sequence.sampling, sequence.tokens, spec_.vocab, 0);
+    const std::int32_t token = sequence.sampler->next(logits, sampler_scratch_).token;
     if (sequence.first_token_s == 0.0) sequence.first_token_s = now_seconds() - sequence.submitted_s;
     if (std::ranges::find(sequence.sampling.stop_token_ids, token) != sequence.sampling.stop_token_ids.end())
       return end(sequence, FinishReason::stop);
     sequence.tokens.push_back(token);
+    sequence.sampler->accept(token);
   } catch (const std::exception&) {
     const Error error = handled_error();
     kv_memory_->clear(sequence.blocks);  // a later request must not meet NaN in a block's unused slots

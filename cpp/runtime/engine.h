@@ -117,6 +117,7 @@ class Engine {
   std::unique_ptr<KvMemory> kv_memory_;
   std::unique_ptr<KvBlockPool> kv_blocks_;
   std::unique_ptr<Scheduler> scheduler_;
+  SamplerScratch sampler_scratch_;
   Allocation workspace_;  // of every executor: one runs at a time
   std::map<PlanOutput, std::unique_ptr<Executor>> executors_;
   Roofline roofline_;

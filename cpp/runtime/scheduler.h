@@ -9,6 +9,7 @@
 
 #include "lamella/request.h"
 #include "memory/kv_pool.h"
+#include "runtime/sampler.h"
 #include "runtime/step_input.h"
 
 namespace lamella {
@@ -19,6 +20,7 @@ struct Sequence {
   std::vector<std::int32_t> tokens;  // prompt, then what was generated
   std::int64_t prompt_tokens = 0;
   SamplingParams sampling;
+  std::optional<Sampler> sampler;    // from the first token on
   std::vector<std::int32_t> blocks;  // KV blocks, all that the request can ever need, taken at admission
   std::int64_t cached = 0;           // tokens whose K and V are in the cache
   FinishReason reason = FinishReason::running;

@@ -7,18 +7,9 @@
 #include <vector>
 
 #include "lamella/error.h"
+#include "lamella/sampling_params.h"
 
 namespace lamella {
-
-/// How the next token is chosen. Names and meaning follow vLLM's and OpenAI's parameters.
-struct SamplingParams {
-  std::int64_t max_tokens = 256;  // generated tokens at most
-  double temperature = 0.0;       // 0: greedy (the lowest id among equals)
-  std::int32_t top_k = 0;         // 0: all; otherwise the k best, and those equal to the k-th
-  double top_p = 1.0;             // the smallest set of best tokens whose probability reaches top_p
-  std::uint64_t seed = 0;  // randomness depends on (seed, sample index, position) and nothing else
-  std::vector<std::int32_t> stop_token_ids;  // end of sequence among them, unless it is to be ignored
-};
 
 struct Request {
   std::vector<std::int32_t> prompt;  // token ids

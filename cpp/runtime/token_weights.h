@@ -1,0 +1,67 @@
+// From logits to probabilities: which tokens are kept, what each weighs, and which one a random number points at.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "runtime/sampler_scratch.h"
+
+namespace lamella {
+
+/// The tokens that top_k, top_p and min_p keep. All three keep the best ones, so one border says it: every token with a
+/// larger logit than `least`, and those equal to it up to the id `last`. Tokens at -infinity are never among them.
+struct Cut {
+  float least = std::numeric_limits<float>::lowest();
+  std::int32_t last = std::numeric_limits<std::int32_t>::max();
+};
+
+/// e^x for x <= 0, in fp64 within 2^-51 of the exact value, and 0 below -708, where that would stop being a normal
+/// number. The same bits on every machine: multiplications and additions alone, in the order that the source has them,
+/// which compilers turn into vectors.
+[[nodiscard]] double exp_of_negative(double x) noexcept;
+
+/// The probability of the kept tokens, not normalised: exp((logit - best) / temperature), so that the best token weighs
+/// 1. In fp64.
+class TokenWeights {
+ public:
+  /// `temperature` > 0; scan.best must be finite. Both arguments must outlive the weights.
+  TokenWeights(const LogitScan& scan, double temperature, SamplerScratch& scratch)
+      : scan_(scan), scratch_(scratch), temperature_(temperature), scale_(1.0 / temperature) {}
+
+  /// Narrows the cut: the k best, and those equal to the k-th.
+  void keep_top_k(std::size_t k);
+  /// Narrows the cut: the fewest best of the tokens kept so far that have the share `top_p` < 1 of their weight. Once.
+  void keep_top_p(double top_p);
+  /// Narrows the cut: at least `min_p` > 0 times as probable as the best.
+  void keep_min_p(double min_p);
+
+  /// The weight of all kept tokens.
+  [[nodiscard]] double total() { return sum_blocks(); }
+  /// The kept token at which the sum of weights, in the order of ids, passes `uniform` of [0, 1) times the total.
+  [[nodiscard]] std::int32_t draw(double uniform);
+  /// Of every token its probability; 0 for those that are not kept.
+  [[nodiscard]] std::vector<double> probabilities();
+
+ private:
+  void keep_at_least(float least);
+  /// Ends the cut where the weights of scratch.tokens, best first, added to `mass`, reach `target`. False where they do
+  /// not; the cut then stays.
+  bool cut_at(double mass, double target);
+  /// top_p where many tokens share the weight: adds it up by the distance from the best logit, and sorts only the
+  /// bucket in which `target` is reached.
+  void keep_by_buckets(double top_p, double target);
+  /// Writes a block's weights; 0 for tokens that are not kept, and behind the vocabulary's end.
+  void weigh(std::size_t block);
+  /// Writes weights and block_weights to the scratch and returns their sum. Costs nothing for blocks without a kept
+  /// token: their weights stay unwritten.
+  double sum_blocks();
+
+  const LogitScan& scan_;
+  SamplerScratch& scratch_;
+  double temperature_, scale_;
+  Cut cut_;
+  bool weighed_ = false;  // scratch.weights holds the weights, of at least the tokens that are kept
+};
+
+}  // namespace lamella
