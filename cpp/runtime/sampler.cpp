@@ -85,6 +85,11 @@ std::vector<double> Sampler::distribution(std::span<const float> logits, Sampler
   return certain;
 }
 
+std::vector<float> Sampler::processed(std::span<const float> logits, SamplerScratch& scratch) const {
+  const std::span<const float> found = scan_processed(logits, scratch).logits;
+  return {found.begin(), found.end()};
+}
+
 void Sampler::accept(std::int32_t token) {
   history_.accept(token);
   ++position_;

@@ -47,6 +47,9 @@ class Sampler {
   /// as `next`.
   [[nodiscard]] std::vector<double> distribution(std::span<const float> logits, SamplerScratch& scratch) const;
 
+  /// The logits after bias, penalties and masks, as temperature finds them. For checks. Errors: as `next`.
+  [[nodiscard]] std::vector<float> processed(std::span<const float> logits, SamplerScratch& scratch) const;
+
   /// Appends a token to the sequence. Allocates nothing for the first max_tokens tokens.
   void accept(std::int32_t token);
 

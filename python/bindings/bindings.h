@@ -11,6 +11,7 @@ void bind_formats(nanobind::module_& m);
 void bind_store(nanobind::module_& m);
 void bind_pack(nanobind::module_& m);
 void bind_plan(nanobind::module_& m);
+void bind_sampling(nanobind::module_& m);
 void bind_engine(nanobind::module_& m);
 
 }  // namespace lamella

@@ -16,7 +16,6 @@
 #include "cpu/machine.h"
 #include "progress.h"
 #include "runtime/engine.h"
-#include "runtime/sampler.h"
 #include "runtime/store_engine.h"
 #include "store/load_weights.h"
 #include "store/random_weights.h"
@@ -102,22 +101,6 @@ nb::list engine_encode(Engine& engine, const std::vector<Ids>& inputs, Pooling p
 }
 
 void bind_requests(nb::module_& m) {
-  nb::class_<SamplingParams>(m, "SamplingParams", "How the next token is chosen; see lamella.SamplingParams.")
-      .def(
-          "__init__",
-          [](SamplingParams* self, std::int64_t max_tokens, double temperature, std::int32_t top_k, double top_p,
-             std::uint64_t seed, Ids stop_token_ids) {
-            new (self) SamplingParams{max_tokens, temperature, top_k, top_p, seed, std::move(stop_token_ids)};
-          },
-          nb::kw_only(), "max_tokens"_a = 256, "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "seed"_a = 0,
-          "stop_token_ids"_a = Ids{})
-      .def_ro("max_tokens", &SamplingParams::max_tokens)
-      .def_ro("temperature", &SamplingParams::temperature)
-      .def_ro("top_k", &SamplingParams::top_k)
-      .def_ro("top_p", &SamplingParams::top_p)
-      .def_ro("seed", &SamplingParams::seed)
-      .def_ro("stop_token_ids", &SamplingParams::stop_token_ids);
-
   nb::class_<Request>(m, "Request", "Token ids and how to go on from them.")
       .def(
           "__init__",
@@ -227,16 +210,6 @@ void bind_engine(nb::module_& m) {
         "progress"_a = nb::none(), "An engine with a packed store's weights; `config` has the store's formats.");
   m.def("random_engine", random_engine, "spec"_a, "seed"_a, "config"_a, "threads"_a = 0, "kernels"_a = nb::none(),
         "An engine with random weights: for shapes without a checkpoint.");
-  m.def(
-      "sample",
-      [](const nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>& logits,
-         const SamplingParams& params, std::uint32_t sample_index, std::int64_t position) {
-        validate(params, static_cast<std::int64_t>(logits.size()));
-        return sample({logits.data(), logits.size()}, params, sample_index, position);
-      },
-      "logits"_a, "params"_a, "sample_index"_a, "position"_a,
-      "The token that the engine would choose from these logits.");
-
   m.def("usable_cores", &cpu::usable_cores, "Cores that affinity and cgroup limits leave to this process.");
   m.def("processor_name", &cpu::processor_name);
   m.def("available_memory", &cpu::available_memory, "Bytes of memory free for this process, cgroup limits included.");
