@@ -917,10 +917,13 @@ def weight_bytes_per_step(spec: ModelSpec, dtype: DataType, weight_formats: Sequ
 class SamplingParams:
     """How the next token is chosen; see lamella.SamplingParams."""
 
-    def __init__(self, *, max_tokens: int = 256, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0, stop_token_ids: Sequence[int] = []) -> None: ...
+    def __init__(self, *, max_tokens: int = 256, min_tokens: int = 0, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, no_repeat_ngram_size: int = 0, logit_bias: Sequence[tuple[int, float]] = [], allowed_token_ids: Sequence[int] = [], bad_words: Sequence[Sequence[int]] = [], seed: int = 0, n: int = 1, logprobs: int | None = None, prompt_logprobs: int | None = None, stop_token_ids: Sequence[int] = []) -> None: ...
 
     @property
     def max_tokens(self) -> int: ...
+
+    @property
+    def min_tokens(self) -> int: ...
 
     @property
     def temperature(self) -> float: ...
@@ -932,10 +935,88 @@ class SamplingParams:
     def top_p(self) -> float: ...
 
     @property
+    def min_p(self) -> float: ...
+
+    @property
+    def repetition_penalty(self) -> float: ...
+
+    @property
+    def presence_penalty(self) -> float: ...
+
+    @property
+    def frequency_penalty(self) -> float: ...
+
+    @property
+    def no_repeat_ngram_size(self) -> int: ...
+
+    @property
+    def logit_bias(self) -> list[tuple[int, float]]: ...
+
+    @property
+    def allowed_token_ids(self) -> list[int]: ...
+
+    @property
+    def bad_words(self) -> list[list[int]]: ...
+
+    @property
     def seed(self) -> int: ...
 
     @property
+    def n(self) -> int: ...
+
+    @property
+    def logprobs(self) -> int | None: ...
+
+    @property
+    def prompt_logprobs(self) -> int | None: ...
+
+    @property
     def stop_token_ids(self) -> list[int]: ...
+
+class TokenLogprob:
+    """A token's log-probability, and its rank by it: 1 is the most probable."""
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def logprob(self) -> float: ...
+
+    @property
+    def rank(self) -> int: ...
+
+class Sampled:
+    """
+    A chosen token, and if asked for its log-probability and those of the best ones.
+    """
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]: ...
+
+class Sampler:
+    """Chooses the tokens of one sequence from rows of logits; for checking."""
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int], vocabulary: int, sample_index: int = 0) -> None: ...
+
+    def accept(self, token: int) -> None:
+        """Appends a token to the sequence."""
+
+    def next(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Sampled:
+        """The token that the engine would choose next."""
+
+    def distribution(self, logits: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float64]:
+        """Of each token the probability with which `next` chooses it."""
+
+    def processed(self, logits: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+        """The logits after bias, penalties and masks."""
+
+def sample(logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], params: SamplingParams, sample_index: int, position: int) -> int:
+    """
+    The token that the engine would choose from these logits at a position of a sequence of which nothing is known.
+    """
 
 class Request:
     """Token ids and how to go on from them."""
@@ -1096,9 +1177,6 @@ def open_store_engine(store: PackedStore, config: EngineConfig, threads: int = 0
 
 def random_engine(spec: ModelSpec, seed: int, config: EngineConfig, threads: int = 0, kernels: str | None = None) -> Engine:
     """An engine with random weights: for shapes without a checkpoint."""
-
-def sample(logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], params: SamplingParams, sample_index: int, position: int) -> int:
-    """The token that the engine would choose from these logits."""
 
 def usable_cores() -> int:
     """Cores that affinity and cgroup limits leave to this process."""

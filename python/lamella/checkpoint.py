@@ -26,13 +26,15 @@ from ._core import (
     validate,
 )
 from .chat_template import read_chat_template
+from .checks import shown
 from .errors import CheckpointError, InvalidArgumentError, unsupported
 from .families import Config, Family, Weights, family_of_config, family_of_gguf
 from .families.recipe import Recipe, build_recipe
+from .generation_defaults import default_params
 from .gguf_metadata import GgufMetadata, config_of
 from .model_folder import ModelFolder
 from .model_weights import ModelWeights, StoreWeights, TensorWeights
-from .params import SamplingParams, default_params, shown
+from .params import SamplingParams
 from .sentence_transformers import SentenceEmbedding, read_sentence_embedding
 
 if TYPE_CHECKING:

@@ -12,11 +12,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
 
 from . import _core
+from .checks import check_flag, one_of, shown, token_ids, whole_number
 from .completion import Chunk, Completion, FinishReason, Timing
+from .core_params import core_params
 from .engine_options import EngineOptions
 from .errors import Error, InvalidArgumentError, class_for_code
+from .generation_defaults import fitted_defaults, warn_of_ignored
 from .model_weights import Progress
-from .params import SamplingParams, check_flag, one_of, shown, token_ids, warn_of_ignored, whole_number
+from .params import SamplingParams
 from .prompts import Prompt, as_list, checked_ids, each, is_one_prompt
 from .seeds import drawn_seed
 from .sentence_transformers import SentenceEmbedding
@@ -145,9 +148,8 @@ class Engine:
         if checkpoint is not None:
             warn_of_ignored(checkpoint.generation_config)
         defaults = checkpoint.defaults if checkpoint is not None else SamplingParams()
-        # What a request asks for is refused where it does not fit; what the model's files say is clipped.
         self._default_max_tokens = defaults.max_tokens if defaults.max_tokens is not None else DEFAULT_MAX_TOKENS
-        self._defaults = dataclasses.replace(defaults, max_tokens=None, top_k=min(defaults.top_k, core.spec.vocab))
+        self._defaults = fitted_defaults(dataclasses.replace(defaults, max_tokens=None), core.spec.vocab)
         self.load_s = load_s
 
     # ---- generation ------------------------------------------------------------------------------------------------
@@ -324,21 +326,18 @@ class Engine:
         resolved = (params or self._defaults).override(overrides)
         checkpoint = self.checkpoint
         ids = self.encode_prompt(prompt)
-        room = self.core.config.max_model_len - len(ids)
-        max_tokens = resolved.max_tokens
-        if max_tokens is None:
-            max_tokens = max(1, min(self._default_max_tokens, room))  # without room the core refuses the prompt itself
-        stop = list(resolved.stop_token_ids)
-        if checkpoint is not None and not resolved.ignore_eos:
-            stop += checkpoint.special.eos
+        # NOT RUN YET: to be deleted with the loop that runs them.
+        if resolved.n > 1 or resolved.stop or resolved.logprobs is not None or resolved.prompt_logprobs is not None:
+            raise InvalidArgumentError("n, stop, logprobs and prompt_logprobs are not run yet")
+        # end of NOT RUN YET
         seed = resolved.seed if resolved.seed is not None else drawn_seed(self._seed, next(self._numbers))
-        sampling = _core.SamplingParams(
-            max_tokens=max_tokens,
-            temperature=resolved.temperature,
-            top_k=resolved.top_k,
-            top_p=resolved.top_p,
+        sampling = core_params(
+            resolved,
+            room=self.core.config.max_model_len - len(ids),
+            default_max_tokens=self._default_max_tokens,
             seed=seed,
-            stop_token_ids=stop,
+            eos=checkpoint.special.eos if checkpoint is not None else (),
+            tokenizer=checkpoint.tokenizer if checkpoint is not None else None,
         )
         return _core.Request(ids, sampling)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import _core
+from .checks import check_flag, one_of, shown, whole_number
 from .errors import InvalidArgumentError
-from .params import check_flag, one_of, shown, whole_number
 
 _DTYPES = {
     "float32": _core.DataType.float32,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _core, hub_cache
+from .checks import check_flag, shown
 from .engine_options import EngineOptions
 from .errors import InvalidArgumentError, StorageError
 from .model_weights import TensorWeights
-from .params import check_flag, shown
 from .storage import made_folders
 
 if TYPE_CHECKING:

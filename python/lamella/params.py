@@ -4,49 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
-import numbers
-import operator
-import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import CheckpointError, InvalidArgumentError
+from .checks import check_flag, real_number, shown, token_ids, whole_number
+from .errors import InvalidArgumentError
+from .param_tables import ALIASES, CONVERTED, REFUSED, WITHOUT_EFFECT
 
-_log = logging.getLogger("lamella")
-
-_ALIASES = {"max_new_tokens": "max_tokens"}
-
-# Fields of generation_config.json that would change what is generated and that requests cannot express yet. Each maps
-# to the values that change nothing.
-_NO_EFFECT: dict[str, tuple[Any, ...]] = {
-    "repetition_penalty": (None, 1, 1.0),
-    "min_p": (None, 0, 0.0),
-    "typical_p": (None, 1, 1.0),
-    "num_beams": (None, 1),
-    "min_new_tokens": (None, 0),
-    "min_length": (None, 0),
-    "bad_words_ids": (None,),
-    "suppress_tokens": (None, []),
-    "begin_suppress_tokens": (None, []),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "no_repeat_ngram_size": (None, 0),
-}
+MOST_STOPS, MOST_STOP_BYTES = 16, 256
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen and when to end.
+    """How the next token is chosen, when to end, and what is told about it.
 
     Attributes:
-        max_tokens: generated tokens at most; None is the model's own default or else 256, clipped to what the context
-            leaves. A number that the context cannot hold is refused (`ContextLengthError`).
+        max_tokens: generated tokens at most; None is the model's own default or else 256, at least min_tokens, clipped
+            to what the context leaves. A number that the context cannot hold is refused (`ContextLengthError`).
+        min_tokens: no end-of-sequence or stop token before so many tokens are generated.
         temperature: 0 is greedy; otherwise logits are divided by it. A number from 1e-6 up.
         top_k: the k best tokens and those equal to the k-th; 0 is all.
         top_p: the smallest set of best tokens whose probability reaches it, after top_k; above 0 and at most 1.
-        seed: randomness is a function of (seed, position) alone; None draws the seed from the engine's.
+        min_p: tokens at least so probable relative to the best one, from 0 to 1. As in transformers top_p is done
+            before; in vLLM after.
+        repetition_penalty: above 0; logits of tokens in prompt or result are divided by it where positive and
+            multiplied by it where negative.
+        presence_penalty: from -2 to 2; subtracted from the logits of generated tokens.
+        frequency_penalty: from -2 to 2; subtracted from logits as often as the token was generated.
+        no_repeat_ngram_size: no run of so many tokens occurs twice, the prompt counted; 0 is no limit.
+        logit_bias: token id to what is added to its logit; -infinity bans it. Stored as pairs.
+        allowed_token_ids: the only tokens that may be chosen; None is all.
+        bad_words: texts, or sequences of ids, that must not be completed. A text is meant with a space before it and
+            without, as in vLLM; a sequence of nothing but an end-of-sequence token is left out, as in transformers.
+        suppress_tokens: tokens that are never chosen.
+        stop: texts, at most 16 of 256 bytes, that end the result; one text or several.
+        include_stop_str_in_output: whether the text that ended the result is part of it.
+        skip_special_tokens: whether control tokens are left out of the text.
+        seed: randomness is a function of (seed, sample, position) alone; None draws the seed from the engine's.
+        n: samples of the same prompt, 1 to 128.
+        logprobs: 0 to 20: the log-probability of each generated token and of so many best ones, from the model's own
+            logits; None is none.
+        prompt_logprobs: the same of the prompt's tokens.
         ignore_eos: go on past the end-of-sequence tokens.
         stop_token_ids: end at any of these ids as well; the id itself is not part of the result.
 
@@ -61,139 +60,185 @@ class SamplingParams:
     seed: int | None = None
     ignore_eos: bool = False
     stop_token_ids: Sequence[int] = ()
+    min_tokens: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = ()
+    allowed_token_ids: Sequence[int] | None = None
+    bad_words: Sequence[str | Sequence[int]] = ()
+    suppress_tokens: Sequence[int] = ()
+    stop: str | Sequence[str] = ()
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    n: int = 1
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        plain: dict[str, Any] = {"top_k": whole_number("top_k", self.top_k, -(2**31), 2**31 - 1)}
-        if self.max_tokens is not None:
-            plain["max_tokens"] = whole_number("max_tokens", self.max_tokens, -(2**63), 2**63 - 1)
-        if self.seed is not None:
-            plain["seed"] = whole_number("seed", self.seed, 0, 2**64 - 1)
-        for name in ("temperature", "top_p"):
-            plain[name] = _real_number(name, getattr(self, name))
-        check_flag("ignore_eos", self.ignore_eos)
-        plain["stop_token_ids"] = tuple(token_ids("stop_token_ids", self.stop_token_ids))
+        plain: dict[str, Any] = {}
+        for name in ("top_k", "n", "logprobs", "prompt_logprobs"):
+            plain[name] = _optional(whole_number, name, getattr(self, name), -(2**31), 2**31 - 1)
+        for name in ("max_tokens", "min_tokens", "no_repeat_ngram_size"):
+            plain[name] = _optional(whole_number, name, getattr(self, name), -(2**63), 2**63 - 1)
+        plain["seed"] = _optional(whole_number, "seed", self.seed, 0, 2**64 - 1)
+        for name in ("temperature", "top_p", "min_p", *PENALTIES):
+            plain[name] = real_number(name, getattr(self, name))
+        for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
+            check_flag(name, getattr(self, name))
+        for name in ("stop_token_ids", "suppress_tokens"):
+            plain[name] = tuple(token_ids(name, getattr(self, name)))
+        plain["allowed_token_ids"] = _allowed(self.allowed_token_ids)
+        plain["logit_bias"] = _biases(self.logit_bias)
+        plain["bad_words"] = _bad_words(self.bad_words)
+        plain["stop"] = _stops(self.stop)
         for name, value in plain.items():
+            if value is None and name not in MAY_BE_NONE:
+                raise InvalidArgumentError(f"{name} is None; expected a whole number")
             object.__setattr__(self, name, value)
 
     def override(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """These parameters with `overrides`, whose keys may be transformers' spellings. None leaves a field as it is.
 
-        Errors: `InvalidArgumentError` naming the nearest field for an unknown one.
+        A min_tokens that is not given gives way to a max_tokens that is.
+
+        Errors: `InvalidArgumentError` with the reason for what vLLM or transformers have and Lamella has not, and
+        naming the nearest field for what nobody knows.
         """
-        fields = {field.name for field in dataclasses.fields(self)}
         changes: dict[str, Any] = {}
-        do_sample: bool | None = None
+        converted: dict[str, Any] = {}
         for name, value in overrides.items():
-            field = _ALIASES.get(name, name)
-            if value is None:
-                continue
-            if field == "do_sample":
-                do_sample = check_flag("do_sample", value)
-            elif field in fields:
-                if field in changes:
-                    raise InvalidArgumentError(f"{name} and its alias are both given")
-                changes[field] = value
+            field = ALIASES.get(name, name)
+            if value is None or (name in REFUSED and REFUSED[name].is_neutral(value)) or name in WITHOUT_EFFECT:
+                if field not in FIELDS and not is_known(name):
+                    raise _unknown(name)
+            elif name in REFUSED:
+                raise InvalidArgumentError(f"{name} is not supported: {REFUSED[name].reason}")
+            elif name in CONVERTED:
+                converted[name] = value
+            elif field not in FIELDS:
+                raise _unknown(name)
+            elif field in changes:
+                raise InvalidArgumentError(f"{name} and its alias are both given")
             else:
-                near = difflib.get_close_matches(name, [*fields, *_ALIASES, "do_sample"], 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(fields))}"
-                raise InvalidArgumentError(f"unknown parameter {name[:64]!r}{hint}")
-        if do_sample is False:
-            changes["temperature"] = 0.0
-        elif do_sample and "temperature" not in changes and self.temperature == 0.0:
-            changes["temperature"] = 1.0
+                changes[field] = value
+        self._convert(converted, changes)
+        if "max_tokens" in changes and "min_tokens" not in changes:
+            changes["min_tokens"] = min(
+                self.min_tokens, whole_number("max_tokens", changes["max_tokens"], 1, 2**63 - 1)
+            )
         return dataclasses.replace(self, **changes)
 
-
-def whole_number(name: str, value: Any, least: int, most: int) -> int:
-    """`value` as an int of [least, most]; anything else is an `InvalidArgumentError` that names `name`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidArgumentError(f"{name} is {shown(value)}; expected a whole number") from None
-    if not least <= number <= most:
-        found = number if number.bit_length() <= 64 else "beyond 64 bits"  # longer ones may not even be printable
-        raise InvalidArgumentError(f"{name} is {found}; expected {least} to {most}")
-    return number
-
-
-def _real_number(name: str, value: Any) -> float:
-    if not isinstance(value, numbers.Real):
-        raise InvalidArgumentError(f"{name} is {shown(value)}; expected a number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise InvalidArgumentError(f"{name} is beyond what a float holds; expected a number") from None
+    def _convert(self, converted: Mapping[str, Any], changes: dict[str, Any]) -> None:
+        if "do_sample" in converted:
+            samples = check_flag("do_sample", converted["do_sample"])
+            if not samples:
+                changes["temperature"] = 0.0
+            elif "temperature" not in changes and self.temperature == 0.0:
+                changes["temperature"] = 1.0
+        if "eos_token_id" in converted:  # in place of the model's own
+            if "ignore_eos" in changes:
+                raise InvalidArgumentError("eos_token_id and ignore_eos are both given")
+            value = converted["eos_token_id"]
+            ids = token_ids("eos_token_id", value if isinstance(value, Iterable) else [value])
+            more = token_ids("stop_token_ids", changes.get("stop_token_ids", self.stop_token_ids))
+            changes |= {"ignore_eos": True, "stop_token_ids": (*more, *ids)}
+        if "sequence_bias" in converted:
+            if "logit_bias" in changes:
+                raise InvalidArgumentError("sequence_bias and logit_bias are both given")
+            changes["logit_bias"] = _bias_of_sequences(converted["sequence_bias"])
 
 
-def shown(value: Any) -> str:
-    """`value` as an error message shows it: short, and whatever it is."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an int of more digits than Python prints
-        return f"of type {type(value).__name__}"
+PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+FIELDS = tuple(field.name for field in dataclasses.fields(SamplingParams))
+MAY_BE_NONE = ("max_tokens", "seed", "logprobs", "prompt_logprobs", "allowed_token_ids")
 
 
-def check_flag(name: str, value: Any) -> bool:
-    """`value` where it is a bool; anything else, "false" and 0 among them, is an `InvalidArgumentError`."""
-    if not isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} is {shown(value)}; expected True or False")
-    return value
+def is_known(name: str) -> bool:
+    """Whether `name` is a parameter here, in vLLM or in transformers."""
+    return name in FIELDS or name in ALIASES or name in CONVERTED or name in WITHOUT_EFFECT or name in REFUSED
 
 
-def one_of(name: str, value: Any, known: Sequence[str | None]) -> None:
-    """Refuses what is not one of `known`, whatever its type, with an `InvalidArgumentError` that lists them."""
-    if not isinstance(value, str | None) or value not in known:
-        listed = ", ".join(map(str, known[:-1])) + f" or {known[-1]}"
-        raise InvalidArgumentError(f"{name} is {shown(value)}; expected {listed}")
+def _unknown(name: str) -> InvalidArgumentError:
+    near = difflib.get_close_matches(name, [*FIELDS, *ALIASES, *CONVERTED], 1)
+    hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(FIELDS))}"
+    return InvalidArgumentError(f"unknown parameter {name[:64]!r}{hint}")
 
 
-def token_ids(name: str, values: Iterable[Any]) -> list[int]:
-    """`values` as ints of 32 bits; anything else is an `InvalidArgumentError` that names `name` and the index."""
-    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
-        raise InvalidArgumentError(f"{name} is of type {type(values).__name__}; expected token ids")
-    ids = list(values)
-    try:
-        ids = [operator.index(id) for id in ids]
-        if not ids or (min(ids) >= -(2**31) and max(ids) < 2**31):
-            return ids
-    except TypeError:
-        pass
-    return [whole_number(f"{name}[{i}]", id, 0, 2**31 - 1) for i, id in enumerate(ids)]
+def _optional(check: Any, name: str, value: Any, *range: int) -> Any:
+    return None if value is None else check(name, value, *range)
 
 
-def default_params(generation_config: Mapping[str, Any], source: str = "generation_config.json") -> SamplingParams:
-    """The model's own defaults, read as transformers reads them: greedy unless `do_sample` is true.
+def _listed(name: str, values: Any, of: str) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{name} is {shown(values)}; expected a list of {of}")
+    return list(values)
 
-    null is the same as nothing. Where the model does not sample, temperature, top_k and top_p may hold anything, as in
-    transformers. A temperature of 0 is greedy, as in a request; a top_k of 0 is all.
 
-    Errors: `CheckpointError` naming `source` and the field, for a value with which no request could run.
-    """
+def _allowed(values: Any) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    ids = tuple(token_ids("allowed_token_ids", values))
+    if not ids:
+        raise InvalidArgumentError("allowed_token_ids is empty; expected ids, or None for all")
+    return ids
 
-    def read(name: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
-        value = generation_config.get(name)
-        if value is None:
-            return default
-        if type(value) not in (int, float, bool) or not fits(value):
-            raise CheckpointError(f"{source}: {name} is {shown(value)}; expected {expected}")
-        return value
 
-    most = read("max_new_tokens", None, lambda n: type(n) is int and n >= 1, "a whole number from 1 up")
-    most = most if most is None else min(most, 2**62)  # clipped to the context later; here to 64 bits
-    if not read("do_sample", False, lambda flag: type(flag) is bool, "true or false"):
-        return SamplingParams(most)
-    return SamplingParams(  # where the file is silent, transformers' own defaults when sampling
-        max_tokens=most,
-        temperature=read(
-            "temperature", 1.0, lambda t: type(t) is not bool and (t == 0 or t >= 1e-6), "0 or a number from 1e-6 up"
-        ),
-        top_k=min(read("top_k", 50, lambda k: type(k) is int and k >= 0, "a whole number from 0 up"), 2**31 - 1),
-        top_p=read("top_p", 1.0, lambda p: type(p) is not bool and 0 < p <= 1, "a number above 0 and at most 1"),
+def _biases(values: Any) -> tuple[tuple[int, float], ...]:
+    pairs = list(values.items()) if isinstance(values, Mapping) else _listed("logit_bias", values, "(id, number) pairs")
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidArgumentError(f"logit_bias[{i}] is {shown(pair)}; expected an id and a number")
+    return tuple(
+        (whole_number("logit_bias id", id, -(2**31), 2**31 - 1), real_number(f"logit_bias[{shown(id)}]", bias))
+        for id, bias in pairs
     )
 
 
-def warn_of_ignored(generation_config: Mapping[str, Any]) -> None:
-    """One warning that names what the file asks for and requests cannot express yet."""
-    ignored = [name for name, silent in _NO_EFFECT.items() if generation_config.get(name) not in silent]
-    if ignored:
-        _log.warning("generation_config.json: not supported and left out: %s", ", ".join(ignored))
+def _bias_of_sequences(value: Any) -> tuple[tuple[int, float], ...]:
+    """transformers' biases of sequences, in so far as they are of one token each."""
+    pairs = (
+        list(value.items()) if isinstance(value, Mapping) else _listed("sequence_bias", value, "[ids, number] pairs")
+    )
+    biases = []
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidArgumentError(f"sequence_bias[{i}] is {shown(pair)}; expected ids and a number")
+        ids = token_ids(f"sequence_bias[{i}]", pair[0])
+        if len(ids) != 1:
+            raise InvalidArgumentError(
+                f"sequence_bias[{i}] is of {len(ids)} tokens; supported are biases of one token: see logit_bias"
+            )
+        biases.append((ids[0], pair[1]))
+    return _biases(biases)
+
+
+def _bad_words(values: Any) -> tuple[str | tuple[int, ...], ...]:
+    words: list[str | tuple[int, ...]] = []
+    for i, word in enumerate(_listed("bad_words", values, "texts or of sequences of ids")):
+        words.append(
+            _text(f"bad_words[{i}]", word) if isinstance(word, str) else tuple(token_ids(f"bad_words[{i}]", word))
+        )
+        if not words[-1]:
+            raise InvalidArgumentError(f"bad_words[{i}] is empty; expected a text or ids")
+    return tuple(words)
+
+
+def _stops(values: Any) -> tuple[str, ...]:
+    texts = [values] if isinstance(values, str) else _listed("stop", values, "texts")
+    if len(texts) > MOST_STOPS:
+        raise InvalidArgumentError(f"stop has {len(texts)} texts; expected at most {MOST_STOPS}")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not 1 <= len(_text(f"stop[{i}]", text).encode()) <= MOST_STOP_BYTES:
+            raise InvalidArgumentError(f"stop[{i}] is {shown(text)}; expected a text of 1 to {MOST_STOP_BYTES} bytes")
+    return tuple(texts)
+
+
+def _text(name: str, text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{name}: character {error.start} is a lone surrogate, not valid Unicode") from None
+    return text

@@ -15,7 +15,7 @@ import torch
 import transformers
 from lamella import _core
 from lamella.checkpoint import open_model
-from lamella.params import default_params
+from lamella.generation_defaults import default_params
 from lamella.seeds import drawn_seed
 from random_models import draw
 from scipy import stats
