@@ -306,11 +306,55 @@ def test_the_default_number_of_tokens_is_the_configs_and_is_clipped_to_the_conte
 def test_what_a_config_asks_and_requests_cannot_say_is_warned_about_once(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = {"repetition_penalty": 1.3, "num_beams": 4, "top_k": 3, "min_p": None}
+    config = {"repetition_penalty": 1.3, "num_beams": 4, "top_k": 3, "typical_p": 0.5, "guidance_scale": None}
+    config |= {"use_cache": False, "pad_token_id": 0, "max_length": 100, "num_return_sequences": 3}
     lamella.Engine(with_generation_config(folder, tmp_path, config)).close()
     messages = [record.getMessage() for record in caplog.records if "generation_config" in record.getMessage()]
-    assert len(messages) == 1
-    assert "repetition_penalty" in messages[0] and "num_beams" in messages[0] and "min_p" not in messages[0]
+    assert messages == [
+        "generation_config.json: not supported and left out: num_beams, typical_p, num_return_sequences"
+    ]
+
+
+def test_what_a_config_asks_of_every_request_is_done_as_transformers_does_it(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    """Also where the model does not sample, but for min_p."""
+    config = {
+        "repetition_penalty": 1.4,
+        "no_repeat_ngram_size": 3,
+        "bad_words_ids": [[7], [8, 9]],
+        "suppress_tokens": [10, 11],
+        "min_new_tokens": 9,
+        "min_p": 0.2,
+    }
+    meant: Parameters = {**config, "max_tokens": 12}
+    del meant["min_p"]
+    with lamella.Engine(with_generation_config(folder, tmp_path, config)) as engine:
+        asked = engine.generate([5, 6], lamella.SamplingParams().override(meant)).token_ids
+        assert engine.generate([5, 6], max_tokens=12).token_ids == asked != greedy(engine, [5, 6], 12)[:0]
+        assert len(engine.generate([5, 6], max_tokens=4).token_ids) == 4, "the file's minimum gives way"
+        plain = lamella.SamplingParams(max_tokens=12)
+        assert engine.generate([5, 6], plain).token_ids != asked, "parameters that are given leave the defaults aside"
+    (tmp_path / "generation_config.json").write_text(json.dumps({**config, "do_sample": True, "top_k": 0}))
+    with lamella.Engine(tmp_path) as engine:
+        sampled = {**meant, "temperature": 1.0, "min_p": 0.2, "seed": seed}
+        expected = engine.generate([5, 6], lamella.SamplingParams().override(sampled)).token_ids
+        assert engine.generate([5, 6], max_tokens=12, seed=seed).token_ids == expected
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_ids_of_a_config_outside_the_vocabulary_are_left_out_with_one_warning(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"suppress_tokens": [-1, 3, 150], "bad_words_ids": [[4, 5], [5, 999]]}
+    with lamella.Engine(with_generation_config(folder, tmp_path, config)) as engine:
+        known = {"suppress_tokens": [3], "bad_words": [[4, 5]]}
+        expected = engine.generate([5, 6], lamella.SamplingParams(max_tokens=5, **known)).token_ids
+        assert engine.generate([5, 6], max_tokens=5).token_ids == expected
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert messages == [
+        "generation_config.json: ids outside the vocabulary of 150 left out: suppress_tokens, bad_words"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -331,6 +375,14 @@ def test_what_a_config_asks_and_requests_cannot_say_is_warned_about_once(
         ({"max_new_tokens": -5}, "max_new_tokens is -5; expected"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; expected"),
         ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; expected"),
+        ({"min_new_tokens": -1}, "min_new_tokens is -1; expected a whole number from 0 up"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; expected a number above 0, from 1e-30 to 1e30"),
+        ({"no_repeat_ngram_size": 1.5}, "no_repeat_ngram_size is 1.5; expected a whole number from 0 up"),
+        ({"do_sample": True, "min_p": 2}, "min_p is 2; expected a number from 0 to 1"),
+        ({"bad_words_ids": [5]}, "bad_words_ids: bad_words[0] is of type int; expected token ids"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids: bad_words[0] is empty"),
+        ({"suppress_tokens": "none"}, "suppress_tokens: suppress_tokens is of type str; expected token ids"),
+        ({"stop_strings": 5}, "stop_strings: stop is 5; expected a list of texts"),
     ],
 )
 def test_a_config_with_which_no_request_could_run_is_refused_when_it_is_opened(
