@@ -126,9 +126,8 @@ class SamplingParams:
                 changes[field] = value
         self._convert(converted, changes)
         if "max_tokens" in changes and "min_tokens" not in changes:
-            changes["min_tokens"] = min(
-                self.min_tokens, whole_number("max_tokens", changes["max_tokens"], 1, 2**63 - 1)
-            )
+            most = whole_number("max_tokens", changes["max_tokens"], -(2**63), 2**63 - 1)
+            changes["min_tokens"] = min(self.min_tokens, max(most, 0))
         return dataclasses.replace(self, **changes)
 
     def _convert(self, converted: Mapping[str, Any], changes: dict[str, Any]) -> None:

@@ -146,6 +146,19 @@ def test_sampling_options_reach_the_sampler(run: Run, tiny: Path) -> None:
     assert tokens(*hot, "--top-k", 1) == greedy
     assert tokens(*hot, "--top-p", 1e-9) == greedy
     assert tokens("--ignore-eos", "--stop-token-ids", f"{greedy[3]},{greedy[3]}") == greedy[: greedy.index(greedy[3])]
+    assert tokens(*hot, "--min-p", 1) == greedy
+    assert set(tokens(*hot, "--allowed-token-ids", "7,8")) == {7, 8}
+    assert set(tokens("--ignore-eos", "--logit-bias", "9:1000,10:-inf")) == {9}
+    banned = ",".join(map(str, set(greedy)))
+    assert not set(tokens("--ignore-eos", "--suppress-tokens", banned)) & set(greedy)
+    without_repeats = tokens("--ignore-eos", "--no-repeat-ngram-size", 1)
+    assert len(set(without_repeats)) == 24
+    assert len(tokens("--stop-token-ids", greedy[0], "--min-tokens", 24)) == 24
+    with lamella.Engine(tiny) as engine:
+        penalties = {"repetition_penalty": 3.0, "presence_penalty": -1.5, "frequency_penalty": 1.5}
+        expected = engine.generate([5, 6], max_tokens=24, ignore_eos=True, **penalties)
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in penalties.items()]
+    assert tokens("--ignore-eos", *(word for option in options for word in option)) == expected.token_ids
 
 
 def test_engine_options_reach_the_engine(run: Run, tiny: Path) -> None:
@@ -259,6 +272,7 @@ def test_chat_without_a_template_is_an_error(run: Run, ids_only: Path) -> None:
         (["generate", "model", "--top-k", "99999999999999999999"], "from 0 to"),
         (["generate", "model", "--temperature", "warm"], "invalid float"),
         (["generate", "model", "--prompt-ids", "1,two"], "token ids such as 5,6,7"),
+        (["generate", "model", "--logit-bias", "1:2,3"], "ids and numbers such as 5:1.5,6:-2"),
         (["generate", "model", "--max-tokens"], "expected one argument"),
         (["bench", "--shape", "gpt5"], "did you mean 'gpt"),
         (["explain", "--shape", "bert-base", "--tokens", "9", "--context", "3"], "less than --tokens"),

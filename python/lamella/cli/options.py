@@ -14,7 +14,7 @@ from typing import Any
 
 from lamella.errors import InvalidArgumentError
 
-from .parser import Parser, UsageError, count, natural, token_ids
+from .parser import Parser, UsageError, count, natural, token_ids, token_numbers
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,17 @@ SAMPLING = (
     Option("temperature", "0 is greedy", float, "X"),
     Option("top_k", "choose among the N best tokens; 0 is all", natural, "N"),
     Option("top_p", "choose among the best tokens whose probability reaches X", float, "X"),
+    Option("min_p", "choose among tokens at least X times as probable as the best", float, "X"),
+    Option(
+        "repetition_penalty", "divides the logits of tokens in prompt and result; above 1 against repeats", float, "X"
+    ),
+    Option("presence_penalty", "subtracted from the logits of generated tokens, from -2 to 2", float, "X"),
+    Option("frequency_penalty", "subtracted as often as the token was generated, from -2 to 2", float, "X"),
+    Option("no_repeat_ngram_size", "no run of N tokens occurs twice; 0 is no limit", natural, "N"),
+    Option("logit_bias", "added to the logits of tokens", token_numbers, "ID:X,ID:X"),
+    Option("allowed_token_ids", "choose none but these tokens", token_ids, "IDS"),
+    Option("suppress_tokens", "choose none of these tokens", token_ids, "IDS"),
+    Option("min_tokens", "no end before N generated tokens", natural, "N"),
     Option("ignore_eos", "go on past the end-of-sequence tokens", switch=True),
     Option("stop_token_ids", "end at any of these tokens too", token_ids, "IDS"),
 )

@@ -75,3 +75,12 @@ def token_ids(text: str) -> list[int]:
         return [int(word) for word in text.split(",")] if text.strip() else []
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected token ids such as 5,6,7, got {text[:64]!r}") from None
+
+
+def token_numbers(text: str) -> list[tuple[int, float]]:
+    """Token ids and numbers written as 5:1.5,6:-inf, for argparse. Empty text is none."""
+    try:
+        pairs = [word.split(":") for word in text.split(",")] if text.strip() else []
+        return [(int(id), float(number)) for id, number in pairs]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected ids and numbers such as 5:1.5,6:-2, got {text[:64]!r}") from None
