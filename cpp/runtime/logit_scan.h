@@ -24,8 +24,8 @@ void best_tokens(const LogitScan& scan, std::size_t count, SamplerScratch& scrat
 /// 1 for the best token; equal ones are ranked by id.
 [[nodiscard]] std::int32_t rank_of(const LogitScan& scan, std::int32_t token);
 
-/// Calls visit(token, logit) in the order of ids for every token whose logit is at least `least`. Looks only into blocks
-/// that hold one.
+/// Calls visit(token, logit) in the order of ids for every token whose logit is at least `least`. Looks only into
+/// blocks that hold one.
 template <typename Visit>
 void visit_at_least(const LogitScan& scan, float least, const Visit& visit) {
   for (std::size_t block = 0; block < scan.block_max.size(); ++block) {

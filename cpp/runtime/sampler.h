@@ -55,8 +55,8 @@ class Sampler {
 
   [[nodiscard]] const SamplingParams& params() const noexcept { return params_; }
 
-  /// The token of a sequence of which nothing but its length `position` is known, so that no parameter finds anything to
-  /// look back at. For checks of many draws.
+  /// The token of a sequence of which nothing but its length `position` is known, so that no parameter finds anything
+  /// to look back at. For checks of many draws.
   [[nodiscard]] static std::int32_t token_at(std::int64_t position, std::span<const float> logits,
                                              const SamplingParams& params, std::uint32_t sample_index,
                                              SamplerScratch& scratch);

@@ -24,8 +24,8 @@ struct SamplingParams {
   /// (min_new_tokens), whose end-of-sequence tokens are stop tokens here.
   std::int64_t min_tokens = 0;
 
-  /// 0: greedy, the lowest id among equals; otherwise logits are divided by it, a number from 1e-6 up: below, the weight
-  /// of every token but the best would underflow, so that it could only pretend to sample.
+  /// 0: greedy, the lowest id among equals; otherwise logits are divided by it, a number from 1e-6 up: below, the
+  /// weight of every token but the best would underflow, so that it could only pretend to sample.
   double temperature = 0.0;
   /// 1 to the vocabulary: the k best tokens and, as in transformers, those equal to the k-th; 0: all.
   std::int32_t top_k = 0;

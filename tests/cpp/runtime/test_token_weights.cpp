@@ -44,10 +44,10 @@ TEST(LogitScan, FindsWhatASortFinds) {
   SamplerScratch scratch;
   for (int round = 0; round < 2000; ++round) {
     const std::size_t vocabulary = 1 + random() % (random() % 2 == 0 ? 200 : 3000);
-    const auto values = static_cast<std::int64_t>(1 + random() % 5000);
+    const std::uint64_t values = 1 + random() % 5000;
     std::vector<float> logits(vocabulary);
     for (float& logit : logits) {
-      logit = static_cast<float>(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(values)) - values / 2);
+      logit = static_cast<float>(random() % values) - static_cast<float>(values) / 2.0F;
       if (random() % 10 == 0) logit = -INFINITY;
     }
     ASSERT_TRUE(scan(logits, found));
