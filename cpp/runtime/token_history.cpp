@@ -25,8 +25,7 @@ TokenHistory::TokenHistory(const SamplingParams& params, std::span<const std::in
   if (params.repetition_penalty != 1.0) {
     std::vector<std::int32_t> sorted(prompt.begin(), prompt.end());
     std::ranges::sort(sorted);
-    const auto repeated = std::ranges::unique(sorted);
-    sorted.erase(repeated.begin(), repeated.end());
+    sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
     seen_.reserve(std::min(most, static_cast<std::size_t>(vocabulary)));
     for (const std::int32_t token : sorted) seen_.push_back({token, 0});
   } else {

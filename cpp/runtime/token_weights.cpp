@@ -159,7 +159,10 @@ bool TokenWeights::cut_at(double mass, double target) {
 
 void TokenWeights::keep_by_buckets(double top_p, double target) {
   float lowest = scan_.best;
-  for (const float logit : scan_.logits) lowest = (logit < cut_.least) | (lowest < logit) ? lowest : logit;
+  for (const float logit : scan_.logits) {
+    const float kept = logit < cut_.least ? lowest : logit;
+    lowest = kept < lowest ? kept : lowest;
+  }
   const Buckets buckets(scan_.best, lowest, temperature_);
   // Tokens that weigh less than (1 - top_p) / vocabulary together weigh less than 1 - top_p of the best token alone, so
   // that those before them reach top_p: they need no buckets. 1 is to spare for rounding.

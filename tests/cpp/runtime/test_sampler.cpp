@@ -307,6 +307,23 @@ TEST(Sampler, CountsStopTokensOutUntilTheMinimum) {
   EXPECT_EQ(sampler.next(logits, scratch).token, 1);
 }
 
+TEST(Sampler, BansWhatWouldRepeatARunOfTokens) {
+  SamplerScratch scratch;
+  const std::vector<float> logits = {2.0F, 1.0F, 0.0F};
+  const auto next = [&](std::int64_t n, const std::vector<std::int32_t>& prompt) {
+    SamplingParams params;
+    params.no_repeat_ngram_size = n;
+    return Sampler(params, prompt, 3, 0).next(logits, scratch).token;
+  };
+  EXPECT_EQ(next(1, {0}), 1);
+  EXPECT_EQ(next(1, {1, 0}), 2);
+  EXPECT_EQ(next(2, {0}), 0);
+  EXPECT_EQ(next(2, {0, 0}), 1);
+  EXPECT_EQ(next(2, {1, 0, 1}), 1);
+  EXPECT_EQ(next(3, {0, 0}), 0);
+  EXPECT_EQ(next(3, {0, 0, 0}), 1);
+}
+
 TEST(Sampler, RefusesNaNAndHopelessLogits) {
   const auto code = [](const std::vector<float>& logits) {
     try {
