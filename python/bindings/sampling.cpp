@@ -45,8 +45,7 @@ class PythonSampler {
  public:
   PythonSampler(const SamplingParams& params, const Ids& prompt, std::int64_t vocabulary, std::uint32_t sample_index)
       : vocabulary_(static_cast<std::size_t>(vocabulary)),
-        sampler_((validate(params, vocabulary), check_tokens(prompt, vocabulary_), params), prompt, vocabulary,
-                 sample_index) {}
+        sampler_(checked(params, prompt, vocabulary), prompt, vocabulary, sample_index) {}
 
   void accept(std::int32_t token) {
     check_tokens({token}, vocabulary_);
@@ -57,6 +56,13 @@ class PythonSampler {
   auto processed(const LogitRow& logits) { return to_numpy(sampler_.processed(checked(logits), scratch_)); }
 
  private:
+  static const SamplingParams& checked(const SamplingParams& params, const Ids& prompt, std::int64_t vocabulary) {
+    if (vocabulary < 1)
+      throw Error(ErrorCode::invalid_argument, concat("vocabulary is ", vocabulary, "; expected at least 1"));
+    validate(params, vocabulary);
+    check_tokens(prompt, static_cast<std::size_t>(vocabulary));
+    return params;
+  }
   [[nodiscard]] std::span<const float> checked(const LogitRow& logits) const {
     if (logits.size() != vocabulary_)
       throw Error(ErrorCode::invalid_argument,

@@ -35,12 +35,13 @@ def core_params(
     if max_tokens is None:
         max_tokens = max(1, min(max(default_max_tokens, min_tokens), room))  # without room the core refuses the prompt
         min_tokens = min(min_tokens, max_tokens)  # the same: no stop token is drawn before the context ends
-    ends = () if params.ignore_eos else eos
+    ends = () if params.ignore_eos else tuple(eos)
+    lone_ends = {(end,) for end in ends}
     words = [[token] for token in params.suppress_tokens]
     for word in params.bad_words:
         if isinstance(word, str):
             words += _word_ids(word, tokenizer)
-        elif tuple(word) not in {(end,) for end in ends}:
+        elif tuple(word) not in lone_ends:
             words.append(list(word))
     biases = list(params.logit_bias.items() if isinstance(params.logit_bias, Mapping) else params.logit_bias)
     return _core.SamplingParams(

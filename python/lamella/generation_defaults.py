@@ -66,6 +66,8 @@ def default_params(generation_config: Mapping[str, Any], source: str = "generati
             continue
         try:
             fields[field] = getattr(SamplingParams(**{field: value}), field)
+            if name == "bad_words_ids" and any(isinstance(word, str) for word in fields[field]):
+                raise InvalidArgumentError("a text among its lists; expected ids")
         except InvalidArgumentError as error:
             raise CheckpointError(f"{source}: {name}: {error}") from None
     return SamplingParams(**fields)

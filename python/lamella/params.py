@@ -77,6 +77,19 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
 
+    def __new__(cls, *values: Any, **named: Any) -> SamplingParams:
+        """Refuses names that are no fields here as `override` does, before Python does it with a TypeError."""
+        for name in named:
+            if name in REFUSED:
+                raise _refused(name)
+            if name in ALIASES:
+                raise InvalidArgumentError(f"{name} is {ALIASES[name]} here; generate() takes it under both names")
+            if name in CONVERTED or name in WITHOUT_EFFECT:
+                raise InvalidArgumentError(f"{name} is no field of SamplingParams; give it to generate()")
+            if name not in FIELDS:
+                raise _unknown(name)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         plain: dict[str, Any] = {}
         for name in ("top_k", "n", "logprobs", "prompt_logprobs"):
@@ -115,7 +128,7 @@ class SamplingParams:
                 if field not in FIELDS and not is_known(name):
                     raise _unknown(name)
             elif name in REFUSED:
-                raise InvalidArgumentError(f"{name} is not supported: {REFUSED[name].reason}")
+                raise _refused(name)
             elif name in CONVERTED:
                 converted[name] = value
             elif field not in FIELDS:
@@ -158,6 +171,10 @@ MAY_BE_NONE = ("max_tokens", "seed", "logprobs", "prompt_logprobs", "allowed_tok
 def is_known(name: str) -> bool:
     """Whether `name` is a parameter here, in vLLM or in transformers."""
     return name in FIELDS or name in ALIASES or name in CONVERTED or name in WITHOUT_EFFECT or name in REFUSED
+
+
+def _refused(name: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"{name} is not supported: {REFUSED[name].reason}")
 
 
 def _unknown(name: str) -> InvalidArgumentError:

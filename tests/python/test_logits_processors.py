@@ -239,6 +239,21 @@ def test_logprobs_are_those_of_the_models_own_logits(seed: int) -> None:
             assert order[one.rank - 1] == one.token
 
 
+def test_a_sampler_refuses_what_does_not_fit() -> None:
+    params = _core.SamplingParams()
+    with pytest.raises(lamella.InvalidArgumentError, match="token 9; the vocabulary has ids 0 to 8"):
+        _core.Sampler(params, [1, 9], 9)
+    with pytest.raises(lamella.InvalidArgumentError, match="top_k is 10; expected 0"):
+        _core.Sampler(_core.SamplingParams(top_k=10), [1], 9)
+    with pytest.raises(lamella.InvalidArgumentError, match="vocabulary is -1; expected at least 1"):
+        _core.Sampler(_core.SamplingParams(presence_penalty=1.0), [], -1)
+    made = _core.Sampler(params, [1], 9)
+    with pytest.raises(lamella.InvalidArgumentError, match="token -1; the vocabulary has ids 0 to 8"):
+        made.accept(-1)
+    with pytest.raises(lamella.InvalidArgumentError, match="8 logits; expected one for each of 9 tokens"):
+        made.next(np.zeros(8, np.float32))
+
+
 # ---- through an engine -----------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from typing import Any
 
 import lamella
@@ -111,6 +113,20 @@ def test_what_nobody_knows_names_what_is_near() -> None:
         lamella.SamplingParams().override({"repetitionpenalty": 2.0})
     with pytest.raises(lamella.InvalidArgumentError, match="unknown parameter 'xyzzy'; known are allowed_token_ids"):
         lamella.SamplingParams().override({"xyzzy": 1})
+
+
+def test_names_that_are_no_fields_are_refused_by_the_constructor_too() -> None:
+    for arguments, message in (
+        ({"best_of": 2}, f"best_of is not supported: {REFUSED['best_of'].reason}"),
+        ({"max_new_tokens": 3}, "max_new_tokens is max_tokens here; generate() takes it under both names"),
+        ({"do_sample": True}, "do_sample is no field of SamplingParams; give it to generate()"),
+        ({"temprature": 1.0}, "unknown parameter 'temprature'; did you mean temperature?"),
+    ):
+        with pytest.raises(lamella.InvalidArgumentError) as error:
+            lamella.SamplingParams(**arguments)  # type: ignore[arg-type]
+        assert str(error.value) == message
+    params = lamella.SamplingParams(5, top_k=3)
+    assert copy.deepcopy(params) == pickle.loads(pickle.dumps(params)) == params
 
 
 @pytest.mark.parametrize(

@@ -380,6 +380,7 @@ def test_ids_of_a_config_outside_the_vocabulary_are_left_out_with_one_warning(
         ({"no_repeat_ngram_size": 1.5}, "no_repeat_ngram_size is 1.5; expected a whole number from 0 up"),
         ({"do_sample": True, "min_p": 2}, "min_p is 2; expected a number from 0 to 1"),
         ({"bad_words_ids": [5]}, "bad_words_ids: bad_words[0] is of type int; expected token ids"),
+        ({"bad_words_ids": [[5], "five"]}, "bad_words_ids: a text among its lists; expected ids"),
         ({"bad_words_ids": [[]]}, "bad_words_ids: bad_words[0] is empty"),
         ({"suppress_tokens": "none"}, "suppress_tokens: suppress_tokens is of type str; expected token ids"),
         ({"stop_strings": 5}, "stop_strings: stop is 5; expected a list of texts"),
