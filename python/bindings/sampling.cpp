@@ -56,7 +56,7 @@ class PythonSampler {
   auto processed(const LogitRow& logits) { return to_numpy(sampler_.processed(checked(logits), scratch_)); }
 
  private:
-  static const SamplingParams& checked(const SamplingParams& params, const Ids& prompt, std::int64_t vocabulary) {
+  static SamplingParams checked(const SamplingParams& params, const Ids& prompt, std::int64_t vocabulary) {
     if (vocabulary < 1)
       throw Error(ErrorCode::invalid_argument, concat("vocabulary is ", vocabulary, "; expected at least 1"));
     validate(params, vocabulary);
