@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import check_flag, real_number, shown, token_ids, whole_number
+from .checks import check_flag, real_number, token_ids, whole_number
 from .errors import InvalidArgumentError
 from .param_tables import ALIASES, CONVERTED, REFUSED, WITHOUT_EFFECT
-
-MOST_STOPS, MOST_STOP_BYTES = 16, 256
+from .param_values import allowed_ids, bad_words_of, bias_of_sequences, stop_texts, token_biases
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,10 @@ class SamplingParams:
             check_flag(name, getattr(self, name))
         for name in ("stop_token_ids", "suppress_tokens"):
             plain[name] = tuple(token_ids(name, getattr(self, name)))
-        plain["allowed_token_ids"] = _allowed(self.allowed_token_ids)
-        plain["logit_bias"] = _biases(self.logit_bias)
-        plain["bad_words"] = _bad_words(self.bad_words)
-        plain["stop"] = _stops(self.stop)
+        plain["allowed_token_ids"] = allowed_ids(self.allowed_token_ids)
+        plain["logit_bias"] = token_biases(self.logit_bias)
+        plain["bad_words"] = bad_words_of(self.bad_words)
+        plain["stop"] = stop_texts(self.stop)
         for name, value in plain.items():
             if value is None and name not in MAY_BE_NONE:
                 raise InvalidArgumentError(f"{name} is None; expected a whole number")
@@ -160,7 +159,7 @@ class SamplingParams:
         if "sequence_bias" in converted:
             if "logit_bias" in changes:
                 raise InvalidArgumentError("sequence_bias and logit_bias are both given")
-            changes["logit_bias"] = _bias_of_sequences(converted["sequence_bias"])
+            changes["logit_bias"] = bias_of_sequences(converted["sequence_bias"])
 
 
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
@@ -185,76 +184,3 @@ def _unknown(name: str) -> InvalidArgumentError:
 
 def _optional(check: Any, name: str, value: Any, *range: int) -> Any:
     return None if value is None else check(name, value, *range)
-
-
-def _listed(name: str, values: Any, of: str) -> list[Any]:
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidArgumentError(f"{name} is {shown(values)}; expected a list of {of}")
-    return list(values)
-
-
-def _allowed(values: Any) -> tuple[int, ...] | None:
-    if values is None:
-        return None
-    ids = tuple(token_ids("allowed_token_ids", values))
-    if not ids:
-        raise InvalidArgumentError("allowed_token_ids is empty; expected ids, or None for all")
-    return ids
-
-
-def _biases(values: Any) -> tuple[tuple[int, float], ...]:
-    pairs = list(values.items()) if isinstance(values, Mapping) else _listed("logit_bias", values, "(id, number) pairs")
-    for i, pair in enumerate(pairs):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InvalidArgumentError(f"logit_bias[{i}] is {shown(pair)}; expected an id and a number")
-    return tuple(
-        (whole_number("logit_bias id", id, -(2**31), 2**31 - 1), real_number(f"logit_bias[{shown(id)}]", bias))
-        for id, bias in pairs
-    )
-
-
-def _bias_of_sequences(value: Any) -> tuple[tuple[int, float], ...]:
-    """transformers' biases of sequences, in so far as they are of one token each."""
-    pairs = (
-        list(value.items()) if isinstance(value, Mapping) else _listed("sequence_bias", value, "[ids, number] pairs")
-    )
-    biases = []
-    for i, pair in enumerate(pairs):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InvalidArgumentError(f"sequence_bias[{i}] is {shown(pair)}; expected ids and a number")
-        ids = token_ids(f"sequence_bias[{i}]", pair[0])
-        if len(ids) != 1:
-            raise InvalidArgumentError(
-                f"sequence_bias[{i}] is of {len(ids)} tokens; supported are biases of one token: see logit_bias"
-            )
-        biases.append((ids[0], pair[1]))
-    return _biases(biases)
-
-
-def _bad_words(values: Any) -> tuple[str | tuple[int, ...], ...]:
-    words: list[str | tuple[int, ...]] = []
-    for i, word in enumerate(_listed("bad_words", values, "texts or of sequences of ids")):
-        words.append(
-            _text(f"bad_words[{i}]", word) if isinstance(word, str) else tuple(token_ids(f"bad_words[{i}]", word))
-        )
-        if not words[-1]:
-            raise InvalidArgumentError(f"bad_words[{i}] is empty; expected a text or ids")
-    return tuple(words)
-
-
-def _stops(values: Any) -> tuple[str, ...]:
-    texts = [values] if isinstance(values, str) else _listed("stop", values, "texts")
-    if len(texts) > MOST_STOPS:
-        raise InvalidArgumentError(f"stop has {len(texts)} texts; expected at most {MOST_STOPS}")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not 1 <= len(_text(f"stop[{i}]", text).encode()) <= MOST_STOP_BYTES:
-            raise InvalidArgumentError(f"stop[{i}] is {shown(text)}; expected a text of 1 to {MOST_STOP_BYTES} bytes")
-    return tuple(texts)
-
-
-def _text(name: str, text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"{name}: character {error.start} is a lone surrogate, not valid Unicode") from None
-    return text
