@@ -147,7 +147,7 @@ def test_sampling_options_reach_the_sampler(run: Run, tiny: Path) -> None:
     assert tokens(*hot, "--top-p", 1e-9) == greedy
     assert tokens("--ignore-eos", "--stop-token-ids", f"{greedy[3]},{greedy[3]}") == greedy[: greedy.index(greedy[3])]
     assert tokens(*hot, "--min-p", 1) == greedy
-    assert set(tokens(*hot, "--allowed-token-ids", "7,8")) == {7, 8}
+    assert set(tokens(*hot, "--allowed-token-ids", "7,8")) <= {7, 8}
     assert set(tokens("--ignore-eos", "--logit-bias", "9:1000,10:-inf")) == {9}
     banned = ",".join(map(str, set(greedy)))
     assert not set(tokens("--ignore-eos", "--suppress-tokens", banned)) & set(greedy)
