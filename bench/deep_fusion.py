@@ -13,7 +13,6 @@ import datetime
 import random
 import statistics
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,18 +27,16 @@ def run(engine: lamella.Engine, batch: int) -> tuple[float, float]:
     core = engine.core
     sampling = _core.SamplingParams(max_tokens=NEW)
     prompts = [[random.randrange(core.spec.vocab) for _ in range(PROMPT)] for _ in range(batch)]
-    started = time.perf_counter()
-    ids = [core.submit(_core.Request(prompt, sampling)) for prompt in prompts]
-    while not all(core.poll(id).new_tokens for id in ids):
-        core.step()
-    prefilled = time.perf_counter()
-    steps = 0
-    while core.step():
-        steps += 1
-    ended = time.perf_counter()
-    for id in ids:
-        core.poll(id)
-    return prefilled - started, (ended - prefilled) / steps
+    client = core.client()
+    times: dict[int, list[float]] = {
+        id: [] for id in client.submit([_core.Request(prompt, sampling) for prompt in prompts])
+    }
+    while client.open:
+        for progress in client.wait(1.0):
+            times[progress.id] += progress.times_s
+    first, last = max(own[0] for own in times.values()), min(own[-1] for own in times.values())
+    steps = min(sum(first < time_s <= last for time_s in own) for own in times.values())
+    return first, (last - first) / steps
 
 
 def spread(values: Sequence[float], scale: float = 1e3) -> str:

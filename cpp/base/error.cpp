@@ -18,6 +18,7 @@ std::string_view to_string(ErrorCode code) noexcept {
     case ErrorCode::cancelled: return "CANCELLED";
     case ErrorCode::deadline: return "DEADLINE";
     case ErrorCode::numeric: return "NUMERIC";
+    case ErrorCode::engine_dead: return "ENGINE_DEAD";
     case ErrorCode::chat_template: return "CHAT_TEMPLATE";
   }
   return "INTERNAL";

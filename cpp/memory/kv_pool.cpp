@@ -1,5 +1,7 @@
 #include "memory/kv_pool.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <numeric>
 
@@ -16,25 +18,117 @@ std::size_t block_bytes(Buffer state) {
 
 }  // namespace
 
-KvBlockPool::KvBlockPool(std::int64_t blocks) : total_(blocks), free_(static_cast<std::size_t>(blocks)) {
-  std::iota(free_.rbegin(), free_.rend(), 0);
+KvBlockPool::KvBlockPool(std::int64_t blocks)
+    : blocks_(static_cast<std::size_t>(blocks)),
+      empty_(static_cast<std::size_t>(blocks)),
+      buckets_(std::bit_ceil(2 * static_cast<std::size_t>(blocks) + 1), none) {
+  std::iota(empty_.rbegin(), empty_.rend(), 0);
 }
 
+// ---- taking and giving back ------------------------------------------------------------------------------------------
+
 bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
-  check(static_cast<std::int64_t>(free_.size()) <= total_, "more KV blocks came back than were taken: ", free_.size(),
-        " of ", total_);
-  if (count > static_cast<std::int64_t>(free_.size())) return false;
+  if (count > available()) return false;
   blocks.reserve(blocks.size() + static_cast<std::size_t>(count));  // from here on nothing fails
   for (std::int64_t i = 0; i < count; ++i) {
-    blocks.push_back(free_.back());
-    free_.pop_back();
+    if (empty_.empty()) {
+      const std::int32_t victim = oldest_;
+      stop_keeping(victim);
+      unpublish(victim);
+      empty_.push_back(victim);  // has had room for all blocks from the start
+    }
+    blocks.push_back(empty_.back());
+    empty_.pop_back();
+    hold(blocks.back());
   }
   return true;
 }
 
-void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) noexcept {
-  free_.insert(free_.end(), blocks.rbegin(), blocks.rend());  // has had room for all blocks from the start
-  blocks.clear();
+void KvBlockPool::give_back(std::vector<std::int32_t>& blocks, std::size_t first) noexcept {
+  while (blocks.size() > first) {  // the last block first: it is kept, and so forgotten, before those that lead to it
+    const std::int32_t block = blocks.back();
+    blocks.pop_back();
+    if (--at(block).holders > 0) continue;
+    --used_;
+    if (is_published(block)) {
+      keep(block);
+    } else {
+      empty_.push_back(block);
+    }
+  }
+}
+
+void KvBlockPool::hold(std::int32_t block) noexcept {
+  if (++at(block).holders == 1) ++used_;
+}
+
+void KvBlockPool::keep(std::int32_t block) noexcept {
+  at(block).older = newest_;
+  at(block).newer = none;
+  (newest_ == none ? oldest_ : at(newest_).newer) = block;
+  newest_ = block;
+  ++kept_;
+}
+
+void KvBlockPool::stop_keeping(std::int32_t block) noexcept {
+  const Block& leaving = at(block);
+  (leaving.older == none ? oldest_ : at(leaving.older).newer) = leaving.newer;
+  (leaving.newer == none ? newest_ : at(leaving.newer).older) = leaving.older;
+  --kept_;
+}
+
+// ---- sharing ---------------------------------------------------------------------------------------------------------
+
+std::int32_t& KvBlockPool::bucket(PrefixId parent, std::span<const std::int32_t> tokens) noexcept {
+  std::uint64_t hash = parent;
+  for (const std::int32_t token : tokens) {
+    hash = (hash ^ static_cast<std::uint32_t>(token)) * 0x9E3779B97F4A7C15U;
+    hash ^= hash >> 29;
+  }
+  return buckets_[hash & (buckets_.size() - 1)];
+}
+
+std::int32_t KvBlockPool::find(PrefixId parent, std::span<const std::int32_t> tokens) noexcept {
+  std::int32_t block = bucket(parent, tokens);
+  while (block != none && (at(block).parent != parent || !std::ranges::equal(at(block).tokens, tokens)))
+    block = at(block).next_in_bucket;
+  return block;
+}
+
+PrefixId KvBlockPool::reuse(std::span<const std::int32_t> tokens, std::int64_t most,
+                            std::vector<std::int32_t>& blocks) {
+  PrefixId prefix = empty_prefix;
+  const auto full = static_cast<std::int64_t>(tokens.size()) / kv_block_tokens;
+  for (std::int64_t i = 0; i < std::min(most, full); ++i) {
+    const std::int32_t block =
+        find(prefix, tokens.subspan(static_cast<std::size_t>(i * kv_block_tokens), kv_block_tokens));
+    if (block == none) break;
+    blocks.push_back(block);
+    if (at(block).holders == 0) stop_keeping(block);
+    hold(block);
+    prefix = at(block).prefix;
+  }
+  return prefix;
+}
+
+PrefixId KvBlockPool::publish(std::int32_t block, PrefixId parent, std::span<const std::int32_t> tokens) noexcept {
+  if (const std::int32_t same = find(parent, tokens); same != none) return at(same).prefix;
+  Block& own = at(block);
+  own.prefix = next_prefix_++;
+  own.parent = parent;
+  std::ranges::copy(tokens, own.tokens);
+  std::int32_t& first = bucket(parent, tokens);
+  own.next_in_bucket = first;
+  first = block;
+  return own.prefix;
+}
+
+void KvBlockPool::unpublish(std::int32_t block) noexcept {
+  Block& own = at(block);
+  std::int32_t* link = &bucket(own.parent, own.tokens);
+  while (*link != block) link = &at(*link).next_in_bucket;
+  *link = own.next_in_bucket;
+  own.prefix = own.parent = empty_prefix;
 }
 
 std::size_t KvMemory::bytes_per_block(const Plan& plan) {
@@ -60,7 +154,7 @@ std::byte* KvMemory::data(const std::string& state) const {
   return memory_.data() + found->second.offset;
 }
 
-void KvMemory::clear(const std::vector<std::int32_t>& blocks) {
+void KvMemory::clear(std::span<const std::int32_t> blocks) noexcept {
   for (const auto& [name, state] : states_) {
     for (const std::int32_t block : blocks)
       std::memset(memory_.data() + state.offset + static_cast<std::size_t>(block) * state.block_bytes, 0,

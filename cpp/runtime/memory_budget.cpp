@@ -72,6 +72,14 @@ MemorySplit split_memory(const BudgetRequest& request) {
   const auto affordable =
       request.kv_bytes_per_block == 0 ? wanted : static_cast<std::int64_t>(share / request.kv_bytes_per_block);
   split.kv_blocks = std::max(least, std::min(wanted, affordable));
+  if (request.kv && request.keeps_kv && request.kv_bytes_per_block > 0) {
+    split.kv_blocks = static_cast<std::int64_t>(*request.kv / request.kv_bytes_per_block);
+    if (split.kv_blocks == 0)
+      throw Error(ErrorCode::invalid_argument,
+                  concat("kv_cache_memory is ", human_bytes(*request.kv), "; expected at least ",
+                         bytes_text(request.kv_bytes_per_block, true), ", which a block of ", kv_block_tokens,
+                         " tokens takes"));
+  }
   split.kv = static_cast<std::uint64_t>(split.kv_blocks) * request.kv_bytes_per_block;
   if (split.total() > limit)
     throw Error(ErrorCode::out_of_memory,

@@ -11,12 +11,6 @@
 
 namespace lamella {
 
-struct TokenLogprob {
-  std::int32_t token;
-  float logprob;
-  std::int32_t rank;  // 1 = most probable; equal ones are ranked by id
-};
-
 struct Sampled {
   std::int32_t token;
   std::vector<TokenLogprob> logprobs;  // if asked for: the chosen token first, then the best ones, it may be among them

@@ -1,113 +1,289 @@
 #include "runtime/scheduler.h"
 
 #include <algorithm>
-#include <iterator>
 
 #include "base/check.h"
 
 namespace lamella {
+namespace {
 
-Scheduler::Scheduler(SchedulerLimits limits, KvBlockPool& pool) : limits_(limits), pool_(pool) {
+/// In order of arrival; the choices of one request in their own order.
+bool arrived_before(const Sequence& a, const Sequence& b) noexcept {
+  return a.arrival != b.arrival ? a.arrival < b.arrival : a.choice < b.choice;
+}
+
+bool in_step(const Sequence& sequence, std::span<const Part> parts) noexcept {
+  return std::ranges::any_of(parts, [&](const Part& part) { return part.sequence == &sequence; });
+}
+
+/// Whether a choice of a request would compute the prompt that the first choice is about to compute for all of them.
+bool waits_for_first(const Sequence& sequence) noexcept {
+  return sequence.first != nullptr && !is_final(sequence.first->state) && !sequence.first->has_begun();
+}
+
+}  // namespace
+
+Sequence::Sequence(const Request& request, std::int32_t choice_number)
+    : choice(choice_number),
+      prompt_tokens(static_cast<std::int64_t>(request.prompt.size())),
+      max_tokens(request.sampling.max_tokens),
+      stop_token_ids(request.sampling.stop_token_ids) {
+  const std::int64_t most = prompt_tokens + max_tokens;
+  tokens.reserve(static_cast<std::size_t>(most));
+  tokens = request.prompt;
+  blocks.reserve(static_cast<std::size_t>(KvBlockPool::blocks_for(most)));
+}
+
+Scheduler::Scheduler(SchedulerLimits limits, KvBlockPool& pool, Scrub scrub)
+    : limits_(limits), pool_(pool), scrub_(std::move(scrub)) {
   running_.reserve(static_cast<std::size_t>(limits.max_num_seqs));
 }
 
-Scheduler::~Scheduler() {
-  for (auto& [id, sequence] : sequences_) pool_.give_back(sequence.blocks);
+// ---- the queue -------------------------------------------------------------------------------------------------------
+
+void Scheduler::add(Sequence& sequence) { enqueue(sequence); }
+
+void Scheduler::enqueue(Sequence& sequence) {
+  Sequence* before = last_waiting_;  // new ones come last; preempted ones, younger than most, near the front
+  while (before != nullptr && arrived_before(sequence, *before)) before = before->earlier;
+  sequence.earlier = before;
+  sequence.later = before != nullptr ? before->later : first_waiting_;
+  (before != nullptr ? before->later : first_waiting_) = &sequence;
+  (sequence.later != nullptr ? sequence.later->earlier : last_waiting_) = &sequence;
+  ++waiting_;
 }
 
-RequestId Scheduler::add(Request request, double now_s) {
-  const RequestId id = next_id_;
-  const auto place = sequences_.try_emplace(id).first;
-  Sequence& sequence = place->second;
-  try {
-    waiting_.push_back(&sequence);
-  } catch (...) {
-    sequences_.erase(place);
-    throw;
+void Scheduler::dequeue(Sequence& sequence) {
+  (sequence.earlier != nullptr ? sequence.earlier->later : first_waiting_) = sequence.later;
+  (sequence.later != nullptr ? sequence.later->earlier : last_waiting_) = sequence.earlier;
+  sequence.earlier = sequence.later = nullptr;
+  --waiting_;
+}
+
+// ---- states ----------------------------------------------------------------------------------------------------------
+
+void Scheduler::become(Sequence& sequence, RequestState state) {
+  check(may_follow(sequence.state, state), "request ", sequence.arrival, " is ", to_string(sequence.state),
+        " and cannot become ", to_string(state));
+  sequence.state = state;
+}
+
+void Scheduler::end(Sequence& sequence, Sequence::Ending ending) {
+  if (is_final(sequence.state) || sequence.ending) return;
+  sequence.ending = std::move(ending);
+  if (sequence.in_flight == 0) finalize(sequence);
+}
+
+void Scheduler::finalize(Sequence& sequence) {
+  if (sequence.state == RequestState::running) {
+    leave_running(sequence);
+  } else {
+    dequeue(sequence);
   }
-  ++next_id_;
-  sequence.id = id;
-  sequence.prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
-  sequence.tokens = std::move(request.prompt);
-  sequence.sampling = std::move(request.sampling);
-  sequence.submitted_s = now_s;
-  return id;
+  become(sequence, sequence.ending->state);
+  sequence.reason = sequence.ending->reason;
+  sequence.error = std::move(sequence.ending->error);
+  sequence.ending.reset();
 }
 
-Sequence* Scheduler::find(RequestId id) noexcept {
-  const auto found = sequences_.find(id);
-  return found == sequences_.end() ? nullptr : &found->second;
+void Scheduler::leave_running(Sequence& sequence) {
+  release(sequence);
+  std::erase(running_, &sequence);
 }
 
-void Scheduler::admit() {
-  while (!waiting_.empty() && running() < limits_.max_num_seqs) {
-    Sequence& first = *waiting_.front();
-    const std::int64_t blocks = KvBlockPool::blocks_for(reserved_tokens(first));
-    check(blocks <= pool_.total(), "request ", first.id, " needs ", blocks, " KV blocks of ", pool_.total(),
-          ": split_memory gives the cache a whole context, and no request exceeds that");
-    if (!pool_.take(blocks, first.blocks)) return;
-    running_.push_back(&first);  // its room was reserved: blocks taken by a sequence that still waits would be lost
-    waiting_.pop_front();
-  }
+/// Gives all blocks back. Those behind the last row of logits that was looked at may hold anything.
+void Scheduler::release(Sequence& sequence) {
+  const auto sound = static_cast<std::size_t>(sequence.verified / kv_block_tokens);
+  if (sequence.scheduled > sequence.verified && sound < sequence.blocks.size())
+    scrub_(std::span(sequence.blocks).subspan(sound));
+  pool_.give_back(sequence.blocks);
+  sequence.prefix = empty_prefix;
+  sequence.published = sequence.scheduled = sequence.computed = sequence.verified = 0;
+  sequence.scored_scheduled = sequence.scored;
 }
 
-std::vector<Scheduled> Scheduler::next() {
-  admit();
-  std::vector<Scheduled> parts;
-  std::int64_t budget = limits_.max_num_batched_tokens;
-  const auto take = [&](bool generating) {
-    for (Sequence* sequence : running_) {
-      const std::int64_t left = static_cast<std::int64_t>(sequence->tokens.size()) - sequence->cached;
-      check(left >= 1, "request ", sequence->id, " runs with all of its ", sequence->cached, " tokens in the cache");
-      if ((left == 1) != generating || budget == 0) continue;
-      const std::int64_t tokens = std::min(left, budget);
-      parts.push_back({sequence, tokens, tokens == left});
-      budget -= tokens;
-    }
+void Scheduler::preempt(Sequence& sequence) {
+  leave_running(sequence);
+  become(sequence, RequestState::preempted);
+  enqueue(sequence);
+  ++preemptions_;
+}
+
+// ---- the next step ---------------------------------------------------------------------------------------------------
+
+void Scheduler::next(std::vector<Part>& parts) {
+  parts.clear();
+  Room room{limits_.max_num_batched_tokens, limits_.max_rows};
+  const auto left = [](const Sequence& sequence) {
+    return static_cast<std::int64_t>(sequence.tokens.size()) - sequence.scheduled;
   };
-  take(true);
-  take(false);
-  return parts;
+  // By index from the oldest: a preemption removes sequences behind this one, or this one itself.
+  for (std::size_t i = 0; i < running_.size();) {
+    Sequence& sequence = *running_[i];
+    if (!sequence.ending && left(sequence) == 1 && has_block_for_next_token(sequence, parts))
+      add_part(sequence, room, parts);
+    if (i < running_.size() && running_[i] == &sequence) ++i;
+  }
+  for (Sequence* sequence : running_)
+    if (!sequence->ending && left(*sequence) > 1) add_part(*sequence, room, parts);
+  for (Sequence* sequence = first_waiting_; sequence != nullptr && room.tokens > 0 && room.rows > 0;) {
+    Sequence* const later = sequence->later;
+    if (!waits_for_first(*sequence)) {
+      if (running() == limits_.max_num_seqs || !admit(*sequence)) break;  // nobody overtakes
+      add_part(*sequence, room, parts);
+    }
+    sequence = later;
+  }
 }
 
-StepInput Scheduler::step_input(const std::vector<Scheduled>& parts) const {
-  std::int64_t tokens = 0, rows = 0, blocks = 0;
-  for (const Scheduled& part : parts) {
-    tokens += part.tokens;
-    rows += part.samples ? 1 : 0;
-    blocks = std::max(blocks, KvBlockPool::blocks_for(part.sequence->cached + part.tokens));
+/// Makes sure of the block for a generating sequence's next token, by preemption if need be.
+bool Scheduler::has_block_for_next_token(Sequence& sequence, std::span<const Part> parts) {
+  const auto held = static_cast<std::int64_t>(sequence.blocks.size());
+  while (held < KvBlockPool::blocks_for(sequence.scheduled + 1) && !pool_.take(1, sequence.blocks)) {
+    Sequence* const victim = youngest_idle(parts);
+    if (victim == nullptr) return false;  // all blocks are in flight, or held by a call outside the scheduler: later
+    preempt(*victim);
+    if (victim == &sequence) return false;
   }
-  StepInput step(tokens, static_cast<std::int64_t>(parts.size()), rows, blocks);
+  return true;
+}
+
+/// Of the running sequences the youngest that no step uses; never the oldest of all, which so gets on in any case.
+Sequence* Scheduler::youngest_idle(std::span<const Part> parts) noexcept {
+  for (std::size_t i = running_.size(); i-- > 1;)
+    if (running_[i]->in_flight == 0 && !in_step(*running_[i], parts)) return running_[i];
+  return nullptr;
+}
+
+/// Gives a waiting sequence its place and the blocks of all tokens that it has; false where they are not to be had.
+bool Scheduler::admit(Sequence& sequence) {
+  const auto tokens = static_cast<std::int64_t>(sequence.tokens.size());
+  if (limits_.reuse_prefixes) {
+    // Up to the first token whose row is wanted, which must be computed.
+    const std::int64_t first_row = sequence.scored < sequence.scored_end ? sequence.scored : tokens - 1;
+    sequence.prefix = pool_.reuse(sequence.tokens, first_row / kv_block_tokens, sequence.blocks);
+  }
+  const auto reused = static_cast<std::int64_t>(sequence.blocks.size());
+  const std::int64_t missing = KvBlockPool::blocks_for(tokens) - reused;
+  // Those that run and have not all that they can ever need may want a block soon: to take the last ones would only mean
+  // to be preempted.
+  const std::int64_t wanted_soon = std::ranges::count_if(running_, [](const Sequence* other) {
+    return static_cast<std::int64_t>(other->blocks.size()) < other->most_blocks();
+  });
+  if (missing + wanted_soon > pool_.available() || !pool_.take(missing, sequence.blocks)) {
+    pool_.give_back(sequence.blocks);
+    sequence.prefix = empty_prefix;
+    return false;
+  }
+  dequeue(sequence);
+  become(sequence, RequestState::running);
+  running_.insert(
+      std::ranges::find_if(running_, [&](const Sequence* other) { return arrived_before(sequence, *other); }),
+      &sequence);
+  sequence.published = reused;
+  sequence.scheduled = sequence.computed = sequence.verified = reused * kv_block_tokens;
+  reused_tokens_ += sequence.computed;
+  return true;
+}
+
+void Scheduler::add_part(Sequence& sequence, Room& room, std::vector<Part>& parts) {
+  const auto known = static_cast<std::int64_t>(sequence.tokens.size());
+  Part part{.sequence = &sequence, .begin = sequence.scheduled};
+  part.count = std::min(known - part.begin, room.tokens);
+  part.first_scored = std::max(part.begin, sequence.scored_scheduled);
+  // The part ends early where the step has no more rows.
+  if (part.first_scored < sequence.scored_end)
+    part.count = std::min(part.count, part.first_scored + room.rows - part.begin);
+  part.scored = std::max<std::int64_t>(0, std::min(part.begin + part.count, sequence.scored_end) - part.first_scored);
+  part.samples = part.begin + part.count == known && sequence.max_tokens > 0;
+  if (part.rows() > room.rows) {  // a row for its last token is what the step has not got
+    part.samples = false;
+    part.count -= 1;
+    part.scored = std::min(part.scored, std::max<std::int64_t>(0, part.begin + part.count - part.first_scored));
+  }
+  if (part.count <= 0) return;
+  room.tokens -= part.count;
+  room.rows -= part.rows();
+  parts.push_back(part);
+}
+
+void Scheduler::launch(std::span<const Part> parts) {
+  for (const Part& part : parts) {
+    part.sequence->scheduled += part.count;
+    part.sequence->scored_scheduled += part.scored;
+    ++part.sequence->in_flight;
+  }
+}
+
+// ---- what came of a step ---------------------------------------------------------------------------------------------
+
+void Scheduler::commit(std::span<const Part> parts, std::span<const Outcome> outcomes) {
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    Sequence& sequence = *parts[i].sequence;
+    --sequence.in_flight;
+    sequence.computed += parts[i].count;
+    if (outcomes[i].error) {
+      end(sequence, {RequestState::failed, FinishReason::error, outcomes[i].error});
+    } else if (!sequence.ending) {
+      sequence.scored += parts[i].scored;
+      if (parts[i].samples) {
+        sequence.verified = sequence.computed;  // its row was found to be numbers, and it attends to all before
+        publish_full_blocks(sequence);
+        take_token(sequence, outcomes[i].sampled.token);
+      }
+      if (sequence.max_tokens == 0 && sequence.computed == sequence.prompt_tokens)
+        end(sequence, {RequestState::finished, FinishReason::length, {}});
+    }
+    if (sequence.ending && sequence.in_flight == 0) finalize(sequence);
+  }
+}
+
+void Scheduler::take_token(Sequence& sequence, std::int32_t token) {
+  if (std::ranges::find(sequence.stop_token_ids, token) != sequence.stop_token_ids.end())
+    return end(sequence, {RequestState::finished, FinishReason::stop, {}});
+  sequence.tokens.push_back(token);
+  if (sequence.generated() >= sequence.max_tokens) end(sequence, {RequestState::finished, FinishReason::length, {}});
+}
+
+void Scheduler::publish_full_blocks(Sequence& sequence) {
+  if (!limits_.reuse_prefixes) return;
+  for (; (sequence.published + 1) * kv_block_tokens <= sequence.verified; ++sequence.published) {
+    const auto block = static_cast<std::size_t>(sequence.published);
+    sequence.prefix = pool_.publish(
+        sequence.blocks[block], sequence.prefix,
+        std::span(sequence.tokens).subspan(block * static_cast<std::size_t>(kv_block_tokens), kv_block_tokens));
+  }
+}
+
+// ---- the step's input ------------------------------------------------------------------------------------------------
+
+void fill_step_input(std::span<const Part> parts, StepInput& step) {
+  std::int64_t tokens = 0, rows = 0, blocks = 0;
+  for (const Part& part : parts) {
+    tokens += part.count;
+    rows += part.rows();
+    blocks = std::max(blocks, KvBlockPool::blocks_for(part.begin + part.count));
+  }
+  step.reset(tokens, static_cast<std::int64_t>(parts.size()), rows, blocks);
   std::size_t token = 0, row = 0;
   for (std::size_t s = 0; s < parts.size(); ++s) {
-    const Sequence& sequence = *parts[s].sequence;
+    const Part& part = parts[s];
+    const Sequence& sequence = *part.sequence;
     step.sequences()[2 * s] = static_cast<std::int32_t>(token);
-    step.sequences()[2 * s + 1] = static_cast<std::int32_t>(parts[s].tokens);
+    step.sequences()[2 * s + 1] = static_cast<std::int32_t>(part.count);
     const std::size_t used = std::min(static_cast<std::size_t>(blocks), sequence.blocks.size());
     std::copy_n(sequence.blocks.begin(), used, step.block_tables().begin() + static_cast<std::ptrdiff_t>(s) * blocks);
-    for (std::int64_t i = 0; i < parts[s].tokens; ++i, ++token) {
-      const std::int64_t position = sequence.cached + i;
+    const auto index_of = [&](std::int64_t position) {
+      return static_cast<std::int32_t>(static_cast<std::int64_t>(token) + position - part.begin);
+    };
+    for (std::int64_t i = 0; i < part.scored; ++i) step.row_indices()[row++] = index_of(part.first_scored + i);
+    if (part.samples) step.row_indices()[row++] = index_of(part.begin + part.count - 1);
+    for (std::int64_t position = part.begin; position < part.begin + part.count; ++position, ++token) {
       step.token_ids()[token] = sequence.tokens[static_cast<std::size_t>(position)];
       step.positions()[token] = static_cast<std::int32_t>(position);
       step.rope_lengths()[token] = static_cast<std::int32_t>(std::max(sequence.prompt_tokens, position + 1));
     }
-    if (parts[s].samples) step.row_indices()[row++] = static_cast<std::int32_t>(token - 1);
   }
-  return step;
-}
-
-std::vector<Sequence*> Scheduler::cancel_requested() const {
-  std::vector<Sequence*> found;
-  std::ranges::copy_if(running_, std::back_inserter(found), &Sequence::cancel_requested);
-  return found;
-}
-
-void Scheduler::finish(Sequence& sequence, FinishReason reason, std::optional<Error> error) noexcept {
-  sequence.reason = reason;
-  sequence.error = std::move(error);
-  pool_.give_back(sequence.blocks);
-  std::erase(waiting_, &sequence);
-  std::erase(running_, &sequence);
 }
 
 }  // namespace lamella

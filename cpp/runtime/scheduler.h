@@ -1,87 +1,106 @@
-// Which tokens go into the next step: iteration-level scheduling with chunked prompts and counted admission.
+// Which tokens go into the next step: iteration-level scheduling with chunked prompts, counted admission, preemption
+// and reuse of prefixes. Pure bookkeeping over sequences and block numbers: it knows neither clocks nor threads.
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <map>
-#include <optional>
+#include <functional>
+#include <span>
 #include <vector>
 
-#include "lamella/request.h"
 #include "memory/kv_pool.h"
 #include "runtime/sampler.h"
+#include "runtime/sequence.h"
 #include "runtime/step_input.h"
 
 namespace lamella {
 
-/// A request in flight. waiting -> running -> finished; nothing else.
-struct Sequence {
-  RequestId id = 0;
-  std::vector<std::int32_t> tokens;  // prompt, then what was generated
-  std::int64_t prompt_tokens = 0;
-  SamplingParams sampling;
-  std::optional<Sampler> sampler;    // from the first token on
-  std::vector<std::int32_t> blocks;  // KV blocks, all that the request can ever need, taken at admission
-  std::int64_t cached = 0;           // tokens whose K and V are in the cache
-  FinishReason reason = FinishReason::running;
-  std::optional<Error> error;
-  bool cancel_requested = false;     // while a step was using its blocks
-  double submitted_s = 0.0, first_token_s = 0.0;
-  std::int64_t delivered = 0;        // generated tokens that the caller has seen
-};
-
 struct SchedulerLimits {
-  std::int64_t max_num_seqs = 0;
-  std::int64_t max_num_batched_tokens = 0;
-  std::int64_t max_model_len = 0;
+  std::int64_t max_num_seqs = 0;            // running at once
+  std::int64_t max_num_batched_tokens = 0;  // of a step; at least max_num_seqs
+  std::int64_t max_rows = 0;                // rows of logits of a step; at least max_num_seqs
+  std::int64_t max_blocks_per_sequence = 0;
+  bool reuse_prefixes = true;
 };
 
-/// One sequence's part in a step.
-struct Scheduled {
-  Sequence* sequence;
-  std::int64_t tokens;  // of sequence->tokens, from sequence->cached on
-  bool samples;         // the part reaches the last known token, so the step yields a new one
+/// One sequence's part in a step: tokens [begin, begin + count) of it.
+struct Part {
+  Sequence* sequence = nullptr;
+  std::int64_t begin = 0, count = 0;
+  std::int64_t first_scored = 0, scored = 0;  // positions whose rows the request wants: they come first
+  bool samples = false;                       // then the row of the last known token, from which the next is drawn
+
+  [[nodiscard]] std::int64_t rows() const noexcept { return scored + (samples ? 1 : 0); }
 };
 
-/// Owns all sequences and their blocks. Not thread-safe; the engine serialises calls.
+/// What came of a part: the token that was drawn where it samples, or why there is none.
+struct Outcome {
+  Sampled sampled = {.token = -1, .logprobs = {}};
+  std::optional<Error> error;
+};
+
+/// Orders sequences and their blocks. Not thread-safe: the engine's loop owns it. Sequences stay their records'; one
+/// that is neither waiting nor running is none of the scheduler's any more. Nothing here allocates or throws but the
+/// constructor and a broken invariant.
+///
+/// Steps may be submitted before earlier ones are committed: a sequence whose next token is not known yet then has
+/// nothing to add, a long prompt has its next chunk.
 class Scheduler {
  public:
-  Scheduler(SchedulerLimits limits, KvBlockPool& pool);
-  ~Scheduler();
-  Scheduler(const Scheduler&) = delete;
-  Scheduler& operator=(const Scheduler&) = delete;
+  /// Is told of blocks, before they are given back, whose content nobody has found to be numbers.
+  using Scrub = std::function<void(std::span<const std::int32_t>)>;
 
-  /// Queues the request. Errors: std::bad_alloc, which leaves no trace of it.
-  RequestId add(Request request, double now_s);
-  /// The sequence, or nullptr once `forget` was called.
-  [[nodiscard]] Sequence* find(RequestId id) noexcept;
-  /// Admits waiting sequences while blocks and places last, in order of arrival, and picks the tokens of the next step:
-  /// one for every sequence that generates, then prompts in order of arrival, cut at the token budget. Empty when there
-  /// is nothing to do. Errors: std::bad_alloc; the same step can then be asked for again.
-  [[nodiscard]] std::vector<Scheduled> next();
-  [[nodiscard]] StepInput step_input(const std::vector<Scheduled>& parts) const;
-  /// Running sequences whose cancellation waits for a moment between steps.
-  [[nodiscard]] std::vector<Sequence*> cancel_requested() const;
-  /// Ends a sequence and gives its blocks back; its tokens stay for the caller to read until `forget`.
-  void finish(Sequence& sequence, FinishReason reason, std::optional<Error> error = {}) noexcept;
-  void forget(RequestId id) { sequences_.erase(id); }
+  Scheduler(SchedulerLimits limits, KvBlockPool& pool, Scrub scrub);
 
-  [[nodiscard]] std::int64_t waiting() const noexcept { return static_cast<std::int64_t>(waiting_.size()); }
+  /// Queues it behind all that arrived before.
+  void add(Sequence& sequence);
+  /// Ends it, or has it end when the steps in flight that use its blocks are done. No effect on one that has ended.
+  void end(Sequence& sequence, Sequence::Ending ending);
+
+  /// The next step. First a token for every sequence that generates, in order of arrival, then prompts, then sequences
+  /// from the queue while places, tokens and blocks last. Where a block is missing, the youngest running sequence that
+  /// no step uses is preempted. Empty: nothing to do until a step is committed or a sequence added.
+  void next(std::vector<Part>& parts);
+  /// Notes that the step is on its way.
+  void launch(std::span<const Part> parts);
+  /// Takes the results of the oldest step in flight. Sequences whose `state` is final afterwards have ended.
+  void commit(std::span<const Part> parts, std::span<const Outcome> outcomes);
+
+  [[nodiscard]] std::int64_t waiting() const noexcept { return waiting_; }
   [[nodiscard]] std::int64_t running() const noexcept { return static_cast<std::int64_t>(running_.size()); }
-  /// Tokens that the request can reach at most: prompt and max_tokens.
-  [[nodiscard]] static std::int64_t reserved_tokens(const Sequence& sequence) noexcept {
-    return sequence.prompt_tokens + sequence.sampling.max_tokens;
-  }
+  [[nodiscard]] std::int64_t preemptions() const noexcept { return preemptions_; }
+  [[nodiscard]] std::int64_t reused_tokens() const noexcept { return reused_tokens_; }
+  /// Some sequence of the scheduler's, or nullptr: for ending them all.
+  [[nodiscard]] Sequence* any() noexcept { return first_waiting_ != nullptr ? first_waiting_ : any_running(); }
 
  private:
-  void admit();
+  struct Room {
+    std::int64_t tokens, rows;
+  };
+  void enqueue(Sequence& sequence);
+  void dequeue(Sequence& sequence);
+  void leave_running(Sequence& sequence);
+  [[nodiscard]] Sequence* any_running() noexcept { return running_.empty() ? nullptr : running_.back(); }
+  [[nodiscard]] bool admit(Sequence& sequence);
+  [[nodiscard]] bool has_block_for_next_token(Sequence& sequence, std::span<const Part> parts);
+  [[nodiscard]] Sequence* youngest_idle(std::span<const Part> parts) noexcept;
+  void preempt(Sequence& sequence);
+  void release(Sequence& sequence);
+  void become(Sequence& sequence, RequestState state);
+  void finalize(Sequence& sequence);
+  void take_token(Sequence& sequence, std::int32_t token);
+  void publish_full_blocks(Sequence& sequence);
+  void add_part(Sequence& sequence, Room& room, std::vector<Part>& parts);
 
   SchedulerLimits limits_;
   KvBlockPool& pool_;
-  std::map<RequestId, Sequence> sequences_;
-  std::deque<Sequence*> waiting_;
-  std::vector<Sequence*> running_;  // in order of arrival
-  RequestId next_id_ = 1;
+  Scrub scrub_;
+  Sequence *first_waiting_ = nullptr, *last_waiting_ = nullptr;  // in order of arrival
+  std::int64_t waiting_ = 0;
+  std::vector<Sequence*> running_;  // in order of arrival; room for all from the start
+  std::int64_t preemptions_ = 0, reused_tokens_ = 0;
 };
+
+/// The step's flat input.
+void fill_step_input(std::span<const Part> parts, StepInput& step);
 
 }  // namespace lamella

@@ -14,9 +14,14 @@ constexpr std::array<std::string_view, 7> part_names = {"token_ids", "positions"
 
 }  // namespace
 
-StepInput::StepInput(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks)
-    : words_{static_cast<std::int32_t>(tokens), static_cast<std::int32_t>(sequences), static_cast<std::int32_t>(rows),
-             static_cast<std::int32_t>(kv_blocks), layout_version} {
+StepInput::StepInput(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks) {
+  reset(tokens, sequences, rows, kv_blocks);
+}
+
+void StepInput::reset(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks) {
+  words_.clear();
+  for (const std::int64_t size : {tokens, sequences, rows, kv_blocks, std::int64_t{layout_version}})
+    words_.push_back(static_cast<std::int32_t>(size));
   words_.resize(begin(parts));
 }
 

@@ -14,7 +14,10 @@ namespace lamella {
 /// first + count) in order of position; tokens of all sequences stand one after another.
 class StepInput {
  public:
+  StepInput() : StepInput(0, 0, 0, 0) {}
   StepInput(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks);
+  /// As a new one of these sizes, all zero, in the memory that it has: nothing is allocated after a larger one.
+  void reset(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks);
 
   [[nodiscard]] std::int64_t tokens() const noexcept { return words_[0]; }
   [[nodiscard]] std::int64_t sequence_count() const noexcept { return words_[1]; }

@@ -8,7 +8,7 @@
 
 #include <memory>
 
-#include "runtime/engine.h"
+#include "runtime/engine_core.h"
 #include "store/load_weights.h"
 #include "store/packed_store.h"
 
@@ -20,8 +20,8 @@ namespace lamella {
 
 /// An engine with the store's weights, all of them read and checked; the store may go afterwards. `config.weight_formats`
 /// are those of config_of(store): another list is an invalid_argument. Errors: those of Engine and load_store().
-[[nodiscard]] std::unique_ptr<Engine> engine_from_store(const PackedStore& store, const EngineConfig& config,
-                                                        std::unique_ptr<Device> device,
-                                                        const LoadProgress& progress = {});
+[[nodiscard]] std::unique_ptr<EngineCore> engine_from_store(const PackedStore& store, const EngineConfig& config,
+                                                            std::unique_ptr<Device> device,
+                                                            const LoadProgress& progress = {});
 
 }  // namespace lamella

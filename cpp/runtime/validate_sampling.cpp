@@ -60,7 +60,8 @@ void check_processors(const SamplingParams& params, std::int64_t vocabulary) {
 }
 
 void check_amounts(const SamplingParams& params, std::int64_t vocabulary) {
-  if (params.max_tokens < 1) refuse("max_tokens", params.max_tokens, "at least 1");
+  if (params.max_tokens < (params.prompt_logprobs ? 0 : 1))
+    refuse("max_tokens", params.max_tokens, "at least 1, or 0 together with prompt_logprobs");
   if (params.min_tokens < 0 || params.min_tokens > params.max_tokens)
     refuse("min_tokens", params.min_tokens, concat("0 to max_tokens, which is ", params.max_tokens));
   if (params.n < 1 || params.n > most_samples) refuse("n", params.n, concat("1 to ", most_samples));

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "bindings.h"
+#include "gil.h"
 #include "io/containers/gguf.h"
 #include "io/containers/open_checkpoint.h"
 #include "io/containers/safetensors.h"
@@ -107,7 +108,7 @@ nb::ndarray<nb::numpy, float> read_f32(const TensorTable& table, std::string_vie
   const std::uint64_t elements = entry.bytes / io::traits(entry.type).bytes * io::traits(entry.type).elements;
   auto values = std::make_unique_for_overwrite<float[]>(elements);
   {
-    const nb::gil_scoped_release others_may_run;
+    const GilReleased others_may_run;
     read_expanded(table, entry, {values.get(), elements});
   }
   const std::vector<std::size_t> shape(entry.shape.begin(), entry.shape.end());
@@ -128,7 +129,7 @@ TensorTable parse_gguf_bytes(const nb::bytes& head, std::uint64_t file_size, std
 }
 
 TensorTable open_released(const std::filesystem::path& path) {
-  const nb::gil_scoped_release others_may_run;
+  const GilReleased others_may_run;
   return io::open_checkpoint(path);
 }
 

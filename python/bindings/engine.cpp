@@ -14,8 +14,10 @@
 #include "bindings.h"
 #include "cpu/cpu_device.h"
 #include "cpu/machine.h"
+#include "gil.h"
 #include "progress.h"
-#include "runtime/engine.h"
+#include "runtime/client.h"
+#include "runtime/engine_core.h"
 #include "runtime/store_engine.h"
 #include "store/load_weights.h"
 #include "store/random_weights.h"
@@ -43,16 +45,18 @@ cpu::CpuOptions cpu_options(int threads, const std::optional<std::string>& kerne
   return options;
 }
 
-std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineConfig& config, int threads,
-                                    const std::optional<std::string>& kernels, const Engine::FillWeights& fill) {
-  return std::make_unique<Engine>(spec, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)), fill);
+std::unique_ptr<EngineCore> make_engine(const ModelSpec& spec, const EngineConfig& config, int threads,
+                                        const std::optional<std::string>& kernels,
+                                        const EngineCore::FillWeights& fill) {
+  return std::make_unique<EngineCore>(spec, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)),
+                                      fill);
 }
 
 /// A checkpoint's weights.
-std::unique_ptr<Engine> open_engine(const ModelSpec& spec, const LoadRecipe& recipe, const io::TensorTable& tensors,
-                                    const EngineConfig& config, int threads, const std::optional<std::string>& kernels,
-                                    const ProgressFunction& progress) {
-  const nb::gil_scoped_release others_may_run;
+std::unique_ptr<EngineCore> open_engine(const ModelSpec& spec, const LoadRecipe& recipe, const io::TensorTable& tensors,
+                                        const EngineConfig& config, int threads,
+                                        const std::optional<std::string>& kernels, const ProgressFunction& progress) {
+  const GilReleased others_may_run;
   PythonProgress told(progress);
   io::PreadReader reader;
   return make_engine(spec, config, threads, kernels, [&](ResidentWeights& weights, ThreadTeam& team) {
@@ -60,34 +64,35 @@ std::unique_ptr<Engine> open_engine(const ModelSpec& spec, const LoadRecipe& rec
   });
 }
 
-std::unique_ptr<Engine> open_store_engine(const PackedStore& store, const EngineConfig& config, int threads,
-                                          const std::optional<std::string>& kernels, const ProgressFunction& progress) {
-  const nb::gil_scoped_release others_may_run;
+std::unique_ptr<EngineCore> open_store_engine(const PackedStore& store, const EngineConfig& config, int threads,
+                                              const std::optional<std::string>& kernels,
+                                              const ProgressFunction& progress) {
+  const GilReleased others_may_run;
   PythonProgress told(progress);
   return engine_from_store(store, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)),
                            std::ref(told));
 }
 
-std::unique_ptr<Engine> random_engine(const ModelSpec& spec, std::uint64_t seed, const EngineConfig& config,
-                                      int threads, const std::optional<std::string>& kernels) {
-  const nb::gil_scoped_release others_may_run;
+std::unique_ptr<EngineCore> random_engine(const ModelSpec& spec, std::uint64_t seed, const EngineConfig& config,
+                                          int threads, const std::optional<std::string>& kernels) {
+  const GilReleased others_may_run;
   return make_engine(spec, config, threads, kernels,
                      [&](ResidentWeights& weights, ThreadTeam& team) { fill_random_weights(weights, seed, team); });
 }
 
-FloatArray engine_logits(Engine& engine, const Ids& tokens) {
+FloatArray engine_logits(EngineCore& engine, const Ids& tokens) {
   std::vector<float> values;
   {
-    const nb::gil_scoped_release others_may_run;
+    const GilReleased others_may_run;
     values = engine.logits(tokens, SignalWatch());
   }
   return to_numpy(std::move(values), {tokens.size(), static_cast<std::size_t>(engine.spec().vocab)});
 }
 
-nb::list engine_encode(Engine& engine, const std::vector<Ids>& inputs, Pooling pooling) {
+nb::list engine_encode(EngineCore& engine, const std::vector<Ids>& inputs, Pooling pooling) {
   std::vector<std::vector<float>> results;
   {
-    const nb::gil_scoped_release others_may_run;
+    const GilReleased others_may_run;
     results = engine.encode(inputs, pooling, SignalWatch());
   }
   const auto hidden = static_cast<std::size_t>(engine.spec().hidden);
@@ -111,8 +116,13 @@ void bind_requests(nb::module_& m) {
       .def_ro("prompt", &Request::prompt)
       .def_ro("sampling", &Request::sampling);
 
-  nb::class_<Progress>(m, "Progress", "What is new about a request.")
+  nb::class_<Progress>(m, "Progress", "What is new about one choice of a request.")
+      .def_ro("id", &Progress::id)
+      .def_ro("choice", &Progress::choice)
       .def_ro("new_tokens", &Progress::new_tokens)
+      .def_ro("times_s", &Progress::times_s, "Of each new token: seconds from submission to the end of its step.")
+      .def_ro("logprobs", &Progress::logprobs)
+      .def_ro("prompt_logprobs", &Progress::prompt_logprobs)
       .def_prop_ro(
           "reason", [](const Progress& progress) { return std::string(to_string(progress.reason)); },
           "running, stop, length, cancelled or error")
@@ -127,6 +137,21 @@ void bind_requests(nb::module_& m) {
                                            : std::nullopt;
                    })
       .def_ro("first_token_s", &Progress::first_token_s);
+
+  using Released = nb::call_guard<GilReleased>;
+  nb::class_<Client>(m, "Client", "A caller's end of the engine's queue. When it goes, its requests are cancelled.")
+      .def(
+          "submit", [](Client& client, std::vector<Request> requests) { return client.submit(std::move(requests)); },
+          "requests"_a, Released(),
+          "Checks all requests, then queues them; their ids. An error names the index of the first that does not pass.")
+      .def("wait", &Client::wait, "timeout_s"_a, Released(),
+           "What is new, after at most so many seconds; [] then, and where no request is open.")
+      .def("cancel", &Client::cancel, "id"_a, Released(), "The request ends before its next step.")
+      .def("stop", &Client::stop, "id"_a, "choice"_a, Released(),
+           "The choice ends as finished before its next step: what it has said is enough.")
+      .def("leave", &Client::leave, Released(), "Cancels all requests and forgets them.")
+      .def_prop_ro("open", &Client::open, "Requests whose end was not told yet.")
+      .def("event_fd", &Client::event_fd, "A descriptor that polls as readable while there is news.");
 }
 
 void bind_records(nb::module_& m) {
@@ -135,17 +160,21 @@ void bind_records(nb::module_& m) {
           "__init__",
           [](EngineConfig* self, DataType dtype, std::vector<WeightFormat> weight_formats, bool deep_fusion,
              std::int64_t max_num_seqs, std::int64_t max_model_len, std::int64_t max_num_batched_tokens,
-             std::optional<std::uint64_t> memory_budget) {
+             std::optional<std::uint64_t> memory_budget, std::optional<std::uint64_t> kv_cache_memory,
+             bool prefix_caching) {
             new (self) EngineConfig{.dtype = dtype,
                                     .weight_formats = std::move(weight_formats),
                                     .deep_fusion = deep_fusion,
                                     .max_num_seqs = max_num_seqs,
                                     .max_model_len = max_model_len,
                                     .max_num_batched_tokens = max_num_batched_tokens,
-                                    .memory_budget = memory_budget};
+                                    .memory_budget = memory_budget,
+                                    .kv_cache_memory = kv_cache_memory,
+                                    .prefix_caching = prefix_caching};
           },
           nb::kw_only(), "dtype"_a, "weight_formats"_a, "deep_fusion"_a, "max_num_seqs"_a, "max_model_len"_a,
-          "max_num_batched_tokens"_a, "memory_budget"_a = nb::none(),
+          "max_num_batched_tokens"_a, "memory_budget"_a = nb::none(), "kv_cache_memory"_a = nb::none(),
+          "prefix_caching"_a = true,
           "`weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.")
       .def_ro("dtype", &EngineConfig::dtype)
       .def_ro("weight_formats", &EngineConfig::weight_formats)
@@ -153,17 +182,25 @@ void bind_records(nb::module_& m) {
       .def_ro("max_num_seqs", &EngineConfig::max_num_seqs)
       .def_ro("max_model_len", &EngineConfig::max_model_len)
       .def_ro("max_num_batched_tokens", &EngineConfig::max_num_batched_tokens)
-      .def_ro("memory_budget", &EngineConfig::memory_budget);
+      .def_ro("memory_budget", &EngineConfig::memory_budget)
+      .def_ro("kv_cache_memory", &EngineConfig::kv_cache_memory)
+      .def_ro("prefix_caching", &EngineConfig::prefix_caching);
 
   nb::class_<EngineStats>(m, "EngineStats", "Counters of an engine.")
       .def_ro("kv_blocks_total", &EngineStats::kv_blocks_total)
-      .def_ro("kv_blocks_used", &EngineStats::kv_blocks_used)
-      .def_ro("received", &EngineStats::received)
-      .def_ro("running", &EngineStats::running)
-      .def_ro("finished", &EngineStats::finished)
-      .def_ro("cancelled", &EngineStats::cancelled)
-      .def_ro("rejected", &EngineStats::rejected)
-      .def_ro("failed", &EngineStats::failed)
+      .def_prop_ro("received", [](const EngineStats& stats) { return stats.requests.received; })
+      .def_prop_ro("running", [](const EngineStats& stats) { return stats.requests.running; })
+      .def_prop_ro("finished", [](const EngineStats& stats) { return stats.requests.finished; })
+      .def_prop_ro("cancelled", [](const EngineStats& stats) { return stats.requests.cancelled; })
+      .def_prop_ro("rejected", [](const EngineStats& stats) { return stats.requests.rejected; })
+      .def_prop_ro("failed", [](const EngineStats& stats) { return stats.requests.failed; })
+      .def_prop_ro("kv_blocks_used", [](const EngineStats& stats) { return stats.loop.kv_blocks_used; })
+      .def_prop_ro("kv_blocks_kept", [](const EngineStats& stats) { return stats.loop.kv_blocks_kept; })
+      .def_prop_ro("steps", [](const EngineStats& stats) { return stats.loop.steps; })
+      .def_prop_ro("step_s", [](const EngineStats& stats) { return stats.loop.step_s; })
+      .def_prop_ro("executor_s", [](const EngineStats& stats) { return stats.loop.executor_s; })
+      .def_prop_ro("preemptions", [](const EngineStats& stats) { return stats.loop.preemptions; })
+      .def_prop_ro("reused_tokens", [](const EngineStats& stats) { return stats.loop.reused_tokens; })
       .def_ro("bytes_weights", &EngineStats::bytes_weights)
       .def_ro("bytes_kv", &EngineStats::bytes_kv)
       .def_ro("bytes_activations", &EngineStats::bytes_activations);
@@ -180,29 +217,33 @@ void bind_records(nb::module_& m) {
 void bind_engine(nb::module_& m) {
   bind_requests(m);
   bind_records(m);
-  using Released = nb::call_guard<nb::gil_scoped_release>;
+  using Released = nb::call_guard<GilReleased>;
 
-  nb::class_<Engine>(m, "Engine", "The native engine; lamella.Engine wraps it.")
-      .def("submit", &Engine::submit, "request"_a, Released())
-      .def("step", &Engine::step, Released(), "Run one step of whatever is queued; False when there is nothing to do.")
-      .def("poll", &Engine::poll, "id"_a, Released())
-      .def("cancel", &Engine::cancel, "id"_a, Released())
-      .def("validate_requests", &Engine::validate_requests, "requests"_a, Released())
+  nb::class_<EngineCore>(m, "Engine", "The native engine; lamella.Engine wraps it.")
+      .def("client", &EngineCore::client, "Another client of the engine's queue.")
+      .def(
+          "validate_requests",
+          [](const EngineCore& engine, const std::vector<Request>& requests) { engine.client().validate(requests); },
+          "requests"_a, Released(),
+          "What Client.submit checks, without submitting: requests that do not pass count as rejected, all of them.")
+      .def("close", &EngineCore::close, Released(),
+           "Cancels every request, refuses new ones and ends the engine's thread.")
       .def("logits", engine_logits, "tokens"_a, "Float32 array [tokens, vocabulary].")
       .def("encode", engine_encode, "inputs"_a, "pooling"_a,
            nb::sig(
                "def encode(self, inputs: collections.abc.Sequence[collections.abc.Sequence[int]], pooling: Pooling) -> "
                "list[numpy.typing.NDArray[numpy.float32]]"),
            "Float32 arrays, one an input.")
-      .def("explain", &Engine::explain, "shape"_a, Released())
-      .def("roofline", &Engine::roofline, Released(), nb::rv_policy::copy)
-      .def("plan_table", [](const Engine& engine) { return to_table(engine.plan()); })
-      .def("memory_table", [](const Engine& engine) { return to_table(engine.plan(), plan_buffers(engine.plan())); })
-      .def("stats", &Engine::stats)
-      .def_prop_ro("config", &Engine::config)
-      .def_prop_ro("spec", &Engine::spec)
-      .def_prop_ro("device_name", [](Engine& engine) { return engine.device().name(); })
-      .def_prop_ro("threads", [](Engine& engine) { return engine.device().team().size(); });
+      .def("explain", &EngineCore::explain, "shape"_a, Released())
+      .def("roofline", &EngineCore::roofline, Released(), nb::rv_policy::copy)
+      .def("plan_table", [](const EngineCore& engine) { return to_table(engine.plan()); })
+      .def("memory_table",
+           [](const EngineCore& engine) { return to_table(engine.plan(), plan_buffers(engine.plan())); })
+      .def("stats", &EngineCore::stats)
+      .def_prop_ro("config", &EngineCore::config)
+      .def_prop_ro("spec", &EngineCore::spec)
+      .def_prop_ro("device_name", [](EngineCore& engine) { return engine.device().name(); })
+      .def_prop_ro("threads", [](EngineCore& engine) { return engine.device().team().size(); });
 
   m.def("open_engine", open_engine, "spec"_a, "recipe"_a, "tensors"_a, "config"_a, "threads"_a = 0,
         "kernels"_a = nb::none(), "progress"_a = nb::none(), "An engine with a checkpoint's weights.");

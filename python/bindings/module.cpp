@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "bindings.h"
+#include "gil.h"
 #include "lamella/error.h"
 
 namespace nb = nanobind;
@@ -38,6 +39,7 @@ NB_MODULE(_core, m) {
   m.doc() = "The compiled core of lamella. Use the package's own functions; this module's surface may change.";
   m.attr("version") = LAMELLA_VERSION;
   nb::register_exception_translator(translate);
+  lamella::watch_for_the_interpreters_end();
   lamella::bind_containers(m);
   lamella::bind_model(m);
   lamella::bind_formats(m);

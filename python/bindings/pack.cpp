@@ -11,6 +11,7 @@
 
 #include "bindings.h"
 #include "cpu/cpu_device.h"
+#include "gil.h"
 #include "progress.h"
 #include "store/pack_store.h"
 
@@ -26,7 +27,7 @@ PackReport pack_released(const ModelSpec& spec, const LoadRecipe& recipe, const 
                          bool replace, int threads, const ProgressFunction& progress,
                          const std::function<void(std::string_view)>& notice,
                          const std::function<void()>& before_publishing) {
-  const nb::gil_scoped_release others_may_run;
+  const GilReleased others_may_run;
   PythonProgress told(progress);
   cpu::CpuDevice device({.threads = threads});
   io::PreadReader reader;

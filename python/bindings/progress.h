@@ -8,6 +8,8 @@
 #include <functional>
 #include <thread>
 
+#include "gil.h"
+
 namespace lamella {
 
 /// Looks for signals as the interpreter does between two bytecodes, so that Ctrl-C ends a native call of many steps. At
@@ -19,7 +21,7 @@ class SignalWatch {
     constexpr std::chrono::milliseconds pause(10);
     const Clock::time_point now = Clock::now();
     if (now - looked_ < pause) return;
-    const nanobind::gil_scoped_acquire gil;
+    const GilTaken gil;
     if (PyErr_CheckSignals() != 0) throw nanobind::python_error();
     looked_ = Clock::now();
   }
@@ -42,7 +44,7 @@ class PythonProgress {
     if (std::this_thread::get_id() == caller_) look_for_signals_();
     if (!told_ || (done - reported_ < total / 100 && done != total)) return;
     reported_ = done;
-    const nanobind::gil_scoped_acquire gil;
+    const GilTaken gil;
     told_(done, total);
   }
 

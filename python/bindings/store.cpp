@@ -14,6 +14,7 @@
 #include "base/checksum.h"
 #include "bindings.h"
 #include "cpu/machine.h"
+#include "gil.h"
 #include "io/containers/store_layout.h"
 #include "io/containers/store_verify.h"
 #include "named_choice.h"
@@ -27,7 +28,7 @@ namespace lamella {
 namespace {
 
 PackedStore open_released(const std::filesystem::path& path) {
-  const nb::gil_scoped_release others_may_run;
+  const GilReleased others_may_run;
   return open_store(path);
 }
 
@@ -54,7 +55,7 @@ std::vector<SegmentTuple> segments_of(const PackedStore& store) {
 }
 
 void verify(const PackedStore& store, const ProgressFunction& progress) {
-  const nb::gil_scoped_release others_may_run;
+  const GilReleased others_may_run;
   PythonProgress told(progress);
   ThreadTeam team(cpu::usable_cores());
   io::PreadReader reader;

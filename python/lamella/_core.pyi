@@ -1030,10 +1030,26 @@ class Request:
     def sampling(self) -> SamplingParams: ...
 
 class Progress:
-    """What is new about a request."""
+    """What is new about one choice of a request."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def choice(self) -> int: ...
 
     @property
     def new_tokens(self) -> list[int]: ...
+
+    @property
+    def times_s(self) -> list[float]:
+        """Of each new token: seconds from submission to the end of its step."""
+
+    @property
+    def logprobs(self) -> list[list[TokenLogprob]]: ...
+
+    @property
+    def prompt_logprobs(self) -> list[list[TokenLogprob]]: ...
 
     @property
     def reason(self) -> str:
@@ -1051,10 +1067,43 @@ class Progress:
     @property
     def first_token_s(self) -> float: ...
 
+class Client:
+    """
+    A caller's end of the engine's queue. When it goes, its requests are cancelled.
+    """
+
+    def submit(self, requests: Sequence[Request]) -> list[int]:
+        """
+        Checks all requests, then queues them; their ids. An error names the index of the first that does not pass.
+        """
+
+    def wait(self, timeout_s: float) -> list[Progress]:
+        """
+        What is new, after at most so many seconds; [] then, and where no request is open.
+        """
+
+    def cancel(self, id: int) -> None:
+        """The request ends before its next step."""
+
+    def stop(self, id: int, choice: int) -> None:
+        """
+        The choice ends as finished before its next step: what it has said is enough.
+        """
+
+    def leave(self) -> None:
+        """Cancels all requests and forgets them."""
+
+    @property
+    def open(self) -> int:
+        """Requests whose end was not told yet."""
+
+    def event_fd(self) -> int:
+        """A descriptor that polls as readable while there is news."""
+
 class EngineConfig:
     """Limits and switches of an engine; see lamella.Engine."""
 
-    def __init__(self, *, dtype: DataType, weight_formats: Sequence[WeightFormat], deep_fusion: bool, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None) -> None:
+    def __init__(self, *, dtype: DataType, weight_formats: Sequence[WeightFormat], deep_fusion: bool, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None, kv_cache_memory: int | None = None, prefix_caching: bool = True) -> None:
         """
         `weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.
         """
@@ -1080,14 +1129,17 @@ class EngineConfig:
     @property
     def memory_budget(self) -> int | None: ...
 
+    @property
+    def kv_cache_memory(self) -> int | None: ...
+
+    @property
+    def prefix_caching(self) -> bool: ...
+
 class EngineStats:
     """Counters of an engine."""
 
     @property
     def kv_blocks_total(self) -> int: ...
-
-    @property
-    def kv_blocks_used(self) -> int: ...
 
     @property
     def received(self) -> int: ...
@@ -1106,6 +1158,27 @@ class EngineStats:
 
     @property
     def failed(self) -> int: ...
+
+    @property
+    def kv_blocks_used(self) -> int: ...
+
+    @property
+    def kv_blocks_kept(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def step_s(self) -> float: ...
+
+    @property
+    def executor_s(self) -> float: ...
+
+    @property
+    def preemptions(self) -> int: ...
+
+    @property
+    def reused_tokens(self) -> int: ...
 
     @property
     def bytes_weights(self) -> int: ...
@@ -1128,16 +1201,16 @@ class Pooling(enum.Enum):
 class Engine:
     """The native engine; lamella.Engine wraps it."""
 
-    def submit(self, request: Request) -> int: ...
+    def client(self) -> Client:
+        """Another client of the engine's queue."""
 
-    def step(self) -> bool:
-        """Run one step of whatever is queued; False when there is nothing to do."""
+    def validate_requests(self, requests: Sequence[Request]) -> None:
+        """
+        What Client.submit checks, without submitting: requests that do not pass count as rejected, all of them.
+        """
 
-    def poll(self, id: int) -> Progress: ...
-
-    def cancel(self, id: int) -> None: ...
-
-    def validate_requests(self, requests: Sequence[Request]) -> None: ...
+    def close(self) -> None:
+        """Cancels every request, refuses new ones and ends the engine's thread."""
 
     def logits(self, tokens: Sequence[int]) -> NDArray[numpy.float32]:
         """Float32 array [tokens, vocabulary]."""

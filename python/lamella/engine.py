@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+import weakref
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
 
 from . import _core
+from .answers import Answers, Asked, in_thread
 from .checks import check_flag, one_of, shown, token_ids, whole_number
-from .completion import Chunk, Completion, FinishReason, Timing
+from .completion import Chunk, Completion
 from .core_params import core_params
 from .engine_options import EngineOptions
-from .errors import Error, InvalidArgumentError, class_for_code
+from .errors import InvalidArgumentError, RequestCancelledError
 from .generation_defaults import fitted_defaults, warn_of_ignored
 from .model_weights import Progress
 from .params import SamplingParams
-from .prompts import Prompt, as_list, checked_ids, each, is_one_prompt
+from .prompts import Prompt, as_list, check_size, checked_ids, each, is_one_prompt
 from .seeds import drawn_seed
 from .sentence_transformers import SentenceEmbedding
+from .streamers import Streamer, check_streamer, feed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +39,12 @@ if TYPE_CHECKING:
 
 
 Message = dict[str, Any]
+_STATS = (
+    *("kv_blocks_total", "kv_blocks_used", "kv_blocks_kept"),
+    *("received", "running", "finished", "cancelled", "rejected", "failed"),
+    *("steps", "step_s", "executor_s", "preemptions", "reused_tokens"),
+    *("bytes_weights", "bytes_kv", "bytes_activations"),
+)
 DEFAULT_MAX_TOKENS = 256
 _POOLINGS: dict[str | None, _core.Pooling] = {
     "mean": _core.Pooling.mean,
@@ -45,7 +55,7 @@ _POOLINGS: dict[str | None, _core.Pooling] = {
 
 
 class Engine:
-    """One model, loaded and ready. Thread-safe; a context manager.
+    """One model, loaded and ready. Thread-safe, for asyncio as well; a context manager.
 
     Args:
         model: a Hugging Face folder, an id in the local Hugging Face cache, a GGUF file, or a packed store: the folder
@@ -60,6 +70,10 @@ class Engine:
         quantize_head: the head, or the token embedding that it is tied to, is quantised as the other matrices are by
             "int8", "int4" and "int4_a8"; otherwise these hold it, as they hold token embeddings, in "int8_weight_only".
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.
+        kv_cache_memory: bytes, or "512MiB", of the KV cache; None is what `max_num_seqs` full contexts need, at most a
+            quarter of the memory that weights and activations leave (half under a memory_budget). Memory is touched as
+            it is used. Where requests need more than there is, the youngest wait.
+        prefix_caching: keep the KV cache of what ran, as long as there is room, for prompts that begin alike.
         max_num_seqs: sequences that run at once.
         max_model_len: context in tokens, prompt and result together; None is the model's own.
         max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit. Raised to
@@ -88,6 +102,8 @@ class Engine:
         smoothing: bool = EngineOptions.smoothing,
         quantize_head: bool = EngineOptions.quantize_head,
         memory_budget: int | str | None = EngineOptions.memory_budget,
+        kv_cache_memory: int | str | None = EngineOptions.kv_cache_memory,
+        prefix_caching: bool = EngineOptions.prefix_caching,
         max_num_seqs: int = EngineOptions.max_num_seqs,
         max_model_len: int | None = EngineOptions.max_model_len,
         max_num_batched_tokens: int = EngineOptions.max_num_batched_tokens,
@@ -106,6 +122,8 @@ class Engine:
             smoothing=smoothing,
             quantize_head=quantize_head,
             memory_budget=memory_budget,
+            kv_cache_memory=kv_cache_memory,
+            prefix_caching=prefix_caching,
             max_num_seqs=max_num_seqs,
             max_model_len=max_model_len,
             max_num_batched_tokens=max_num_batched_tokens,
@@ -141,6 +159,7 @@ class Engine:
 
     def _set_up(self, core: _core.Engine, checkpoint: Checkpoint | None, seed: int, load_s: float) -> None:
         self._core: _core.Engine | None = core
+        _open_engines.add(self)
         self._checkpoint = checkpoint
         self._process = os.getpid()
         self._seed = seed
@@ -155,41 +174,88 @@ class Engine:
     # ---- generation ------------------------------------------------------------------------------------------------
 
     @overload
-    def generate(self, prompts: str, params: SamplingParams | None = None, **overrides: Any) -> Completion: ...
+    def generate(
+        self, prompts: str, params: SamplingParams | None = None, *, streamer: Streamer | None = None, **overrides: Any
+    ) -> Completion: ...
     @overload
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | None = None, **overrides: Any
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        streamer: Streamer | None = None,
+        **overrides: Any,
     ) -> Completion | list[Completion]: ...
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | None = None,
+        *,
+        streamer: Streamer | None = None,
         **overrides: Any,
     ) -> Completion | list[Completion]:
         """Continues one prompt (a text or a list of ids) or a list of prompts.
 
         All prompts are checked before the first starts. A failure at run time raises for a single prompt; in a list it
         ends that completion alone, with `finish_reason` "error". Fields of `SamplingParams` may be given as keywords.
+
+        `streamer`, for a single prompt with n = 1, is an object with transformers' `put` and `end`: it is given the
+        prompt's ids, int64 (1, tokens), then each new id, int64 (1,), as it comes.
         """
         if is_one_prompt(prompts):
-            request = self._request(prompts, params, overrides)
-            self.core.validate_requests([request])
-            completion, code = self._run([request])[0]
-            if completion.error is not None:
-                raise class_for_code(code)(completion.error, code)
-            return completion
-        requests = each(as_list(prompts), lambda prompt: self._request(prompt, params, overrides))
-        self.core.validate_requests(requests)
-        return [completion for completion, _ in self._run(requests)]
+            asked = self._asked(prompts, params, overrides)
+            check_streamer(streamer, asked)
+            with self._submit([asked]) as answers:
+                if streamer is not None:
+                    feed(streamer, asked, answers.chunks())
+                return answers.run_one()
+        if streamer is not None:
+            raise InvalidArgumentError("streamer goes with a single prompt, and this is a list")
+        with self._submit(self._each_asked(prompts, params, overrides)) as answers:
+            return answers.run()
+
+    @overload
+    async def agenerate(self, prompts: str, params: SamplingParams | None = None, **overrides: Any) -> Completion: ...
+    @overload
+    async def agenerate(
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | None = None, **overrides: Any
+    ) -> Completion | list[Completion]: ...
+    async def agenerate(
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | None = None, **overrides: Any
+    ) -> Completion | list[Completion]:
+        """As `generate`, for asyncio: other tasks run meanwhile, texts become ids in another thread.
+
+        Cancelling the task cancels the requests.
+        """
+        if is_one_prompt(prompts):
+            asked = await in_thread(lambda: self._asked(prompts, params, overrides))
+            with self._submit([asked]) as answers:
+                return await answers.arun_one()
+        listed = await in_thread(lambda: self._each_asked(prompts, params, overrides))
+        with self._submit(listed) as answers:
+            return await answers.arun()
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any) -> Iterator[Chunk]:
-        """Yields a `Chunk` whenever new text is certain; leaving the loop cancels the request.
+        """Yields a `Chunk` whenever new text is certain; leaving the loop, or dropping it, cancels the request.
 
         The prompt is checked at the call, before the first chunk is asked for.
         """
-        request = self._request(prompt, params, overrides)
-        self.core.validate_requests([request])
-        return self._chunks(request)
+        asked = self._asked(prompt, params, overrides)
+        self.core.validate_requests([asked.request])
+        return self._chunks(asked)
+
+    async def astream(
+        self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any
+    ) -> AsyncGenerator[Chunk, None]:
+        """As `stream`, for asyncio. The prompt is checked when the first chunk is asked for.
+
+        Cancelling the task, or dropping the iterator, cancels the request.
+        """
+        asked = await in_thread(lambda: self._asked(prompt, params, overrides))
+        with self._submit([asked]) as answers:
+            async with contextlib.aclosing(answers.achunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     @overload
     def chat(
@@ -244,107 +310,47 @@ class Engine:
         tokens = {name: tokenizer.id_to_token(id) for name, id in ids.items() if id is not None}
         return {name: token for name, token in tokens.items() if token is not None}
 
-    def _chunks(self, request: _core.Request) -> Iterator[Chunk]:
-        core, tokenizer = self.core, self.tokenizer
-        decoder = tokenizer.stream() if tokenizer else None
-        open_ids: dict[int, int] = {}
-        try:
-            _submit(core, [request], open_ids)
-            (request_id,) = open_ids
-            while open_ids:
-                self._refuse_fork()  # a stream outlives close(), so that the property `core` does not look for it
-                core.step()
-                progress = core.poll(request_id)
-                if progress.finished:
-                    open_ids.clear()
-                text = "".join(decoder.push(token) for token in progress.new_tokens) if decoder else ""
-                if decoder and progress.finished:
-                    text += decoder.flush()
-                done = progress.finished and progress.error is None
-                if progress.new_tokens or text or done:  # tokens before a failure stay valid: they come first
-                    yield Chunk(text, progress.new_tokens, _reason(progress.reason) if done else None)
-                if progress.error is not None:
-                    raise _error(progress)
-        finally:
-            self._drop(core, open_ids)
+    def _chunks(self, asked: Asked) -> Iterator[Chunk]:
+        with self._submit([asked]) as answers:
+            yield from answers.chunks()
 
-    def _run(self, requests: Sequence[_core.Request]) -> list[tuple[Completion, str]]:
-        core, tokenizer = self.core, self.tokenizer
-        started = time.perf_counter()
-        at_once = core.config.max_num_seqs
-        open_ids: dict[int, int] = {}  # of each request that has not ended, its place in the list; oldest first
-        tokens: list[list[int]] = [[] for _ in requests]
-        results: dict[int, tuple[Completion, str]] = {}
-        try:
-            _submit(core, requests, open_ids)
-            while open_ids:
-                core.step()
-                # The core starts requests in order, so that no younger one can have news.
-                for request_id, i in list(itertools.islice(open_ids.items(), at_once)):
-                    progress = core.poll(request_id)
-                    if progress.finished:  # noted first: whatever fails below, the core does not know the id any more
-                        del open_ids[request_id]
-                    tokens[i] += progress.new_tokens
-                    if progress.finished:
-                        timing = Timing(progress.first_token_s, time.perf_counter() - started)
-                        completion = Completion(
-                            text=tokenizer.decode(tokens[i]) if tokenizer else "",
-                            token_ids=tokens[i],
-                            finish_reason=_reason(progress.reason),
-                            prompt_tokens=len(requests[i].prompt),
-                            timing=timing,
-                            error=progress.error,
-                        )
-                        results[i] = (completion, progress.error_code or "")
-        finally:
-            self._drop(core, open_ids)
-        return [results[i] for i in range(len(requests))]
-
-    def _drop(self, core: _core.Engine, ids: Collection[int]) -> None:
-        """Cancels requests and takes their last Progress, so that the core forgets them.
-
-        It raises no error of its own: what made the caller leave is what the user must see. In a forked process it does
-        nothing: the requests are the parent's, and a lock that one of its threads held stays locked for ever.
-        """
-        if os.getpid() != self._process:
-            return
-        cancelled = []
-        for request_id in ids:  # all of them before the first step, which would take the others a token further
-            with contextlib.suppress(Exception):
-                core.cancel(request_id)
-                cancelled.append(request_id)
-        for request_id in cancelled:
-            with contextlib.suppress(Exception):  # of an id whose end was taken just before an interrupt, for one
-                while not core.poll(request_id).finished:
-                    core.step()
+    def _submit(self, asked: Sequence[Asked]) -> Answers:
+        return Answers(self.core, asked, self.tokenizer)
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
-    def _request(self, prompt: Prompt, params: SamplingParams | None, overrides: dict[str, Any]) -> _core.Request:
+    def _asked(self, prompt: Prompt, params: SamplingParams | None, overrides: dict[str, Any]) -> Asked:
         if params is not None and not isinstance(params, SamplingParams):
             raise InvalidArgumentError(f"params is of type {type(params).__name__}; expected SamplingParams")
         resolved = (params or self._defaults).override(overrides)
         checkpoint = self.checkpoint
+        tokenizer = checkpoint.tokenizer if checkpoint is not None else None
+        if resolved.stop and tokenizer is None:
+            raise InvalidArgumentError("stop is text and the model has no tokenizer files: give stop_token_ids")
         ids = self.encode_prompt(prompt)
-        # NOT RUN YET: to be deleted with the loop that runs them.
-        if resolved.n > 1 or resolved.stop or resolved.logprobs is not None or resolved.prompt_logprobs is not None:
-            raise InvalidArgumentError("n, stop, logprobs and prompt_logprobs are not run yet")
-        # end of NOT RUN YET
-        seed = resolved.seed if resolved.seed is not None else drawn_seed(self._seed, next(self._numbers))
         sampling = core_params(
             resolved,
             room=self.core.config.max_model_len - len(ids),
             default_max_tokens=self._default_max_tokens,
-            seed=seed,
+            seed=resolved.seed if resolved.seed is not None else drawn_seed(self._seed, next(self._numbers)),
             eos=checkpoint.special.eos if checkpoint is not None else (),
-            tokenizer=checkpoint.tokenizer if checkpoint is not None else None,
+            tokenizer=tokenizer,
         )
-        return _core.Request(ids, sampling)
+        return Asked(_core.Request(ids, sampling), resolved)
+
+    def _each_asked(
+        self, prompts: Sequence[Prompt] | Prompt, params: SamplingParams | None, overrides: dict[str, Any]
+    ) -> list[Asked]:
+        return each(as_list(prompts), lambda prompt: self._asked(prompt, params, overrides))
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt: ids as they are, text through the tokenizer. Empty text is BOS where there is one."""
+        """Token ids of a prompt: ids as they are, text through the tokenizer. Empty text is BOS where there is one.
+
+        Errors: `ContextLengthError` for a text so large that turning it into ids would only cost time.
+        """
         if not isinstance(prompt, str):
             return token_ids("prompt", prompt)
+        check_size(prompt, self.core.config.max_model_len)
         ids = self.tokenizer_or_raise().encode(prompt)
         if not ids and (checkpoint := self.checkpoint) is not None and checkpoint.special.bos is not None:
             return [checkpoint.special.bos]
@@ -360,6 +366,31 @@ class Engine:
         core = self.core
         ids = each(as_list(inputs), lambda prompt: checked_ids(core, self.encode_prompt(prompt)))
         return each(ids, core.logits)
+
+    def score(self, inputs: Prompt | Sequence[Prompt]) -> list[FloatArray]:
+        """Log-probabilities of the given tokens: for each input a float32 array (tokens - 1,).
+
+        Entry i is that of token i + 1 given those before it; the first token has nothing before it. Their sum is the
+        log-likelihood of the rest given the first. Natural logarithms. All inputs are checked before the first is run.
+        """
+        import numpy as np
+
+        core = self.core
+        sampling = _core.SamplingParams(max_tokens=0, prompt_logprobs=0)
+        asked = [
+            Asked(_core.Request(ids, sampling), SamplingParams())
+            for ids in each(as_list(inputs), lambda prompt: checked_ids(core, self.encode_prompt(prompt)))
+        ]
+        with self._submit(asked) as answers:
+            completions = answers.run()
+            for i, done in enumerate(completions):
+                answers.raise_error_of(i)
+                if done.finish_reason == "cancelled":
+                    raise RequestCancelledError("the engine was closed while it scored these inputs")
+        return [
+            np.array([position[0].logprob for position in (done.prompt_logprobs or [])[1:]], np.float32)
+            for done in completions
+        ]
 
     def encode(
         self,
@@ -394,6 +425,7 @@ class Engine:
 
     def _sentence_ids(self, prompt: Prompt, limit: int | None) -> list[int]:
         if isinstance(prompt, str) and limit is not None:
+            check_size(prompt, self.core.config.max_model_len)
             return self.tokenizer_or_raise().encode(prompt, max_tokens=limit)
         return self.encode_prompt(prompt)
 
@@ -448,32 +480,27 @@ class Engine:
             raise InvalidArgumentError(f"context is {context}; expected at least the {tokens} new tokens")
         return [row_as_dict(row) for row in self.core.explain(_core.StepShape.uniform(batch_size, tokens, context))]
 
-    def stats(self) -> dict[str, int | str]:
-        """Counters: KV blocks, bytes, requests: received = running + finished + cancelled + rejected + failed."""
+    def stats(self) -> dict[str, int | float | str]:
+        """Counters: KV blocks, bytes, requests: received = running + finished + cancelled + rejected + failed.
+
+        `kv_blocks_kept` hold beginnings that later requests may share; `reused_tokens` counts tokens that were not
+        computed for that reason, `preemptions` how often a request had to give its blocks to an older one. `step_s` are
+        the seconds of all `steps` of generation, `executor_s` what of them the model's ops took.
+        """
         stats = self.core.stats()
-        names = (
-            *(
-                "kv_blocks_total",
-                "kv_blocks_used",
-                "received",
-                "running",
-                "finished",
-                "cancelled",
-                "rejected",
-                "failed",
-            ),
-            *("bytes_weights", "bytes_kv", "bytes_activations"),
-        )
-        return {**{name: getattr(stats, name) for name in names}, "bytes_staging": 0, "io_backend": "pread"}
+        return {**{name: getattr(stats, name) for name in _STATS}, "bytes_staging": 0, "io_backend": "pread"}
 
     def close(self) -> None:
         """Ends the engine: everything but `close` raises afterwards.
 
-        Weights and KV cache are freed at once, or when the last call or stream that runs in them has ended: those go on
-        as if nothing had happened. The files of the checkpoint are closed too, unless the caller holds `checkpoint`.
+        Requests that run, of whatever thread or task, end within a step with `finish_reason` "cancelled". Weights and
+        KV cache are freed at once, or when the last call that runs in them has returned; the files of the checkpoint
+        are closed too, unless the caller holds `checkpoint`.
         """
-        self._core = None
+        core, self._core = self._core, None
         self._checkpoint = None
+        if core is not None and os.getpid() == self._process:
+            core.close()
 
     def __reduce__(self) -> NoReturn:
         raise InvalidArgumentError("an Engine cannot be pickled or copied: open the model again where it is needed")
@@ -485,6 +512,17 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ends what daemon threads wait for before the interpreter does: a thread that comes back from a native call after
+    that is killed by Python in the middle of C++ frames, which aborts the process."""
+    for engine in list(_open_engines):
+        engine.close()
 
 
 def row_as_dict(row: _core.ExplainRow) -> dict[str, Any]:
@@ -503,24 +541,6 @@ def row_as_dict(row: _core.ExplainRow) -> dict[str, Any]:
         "flops",
     )
     return {name: getattr(row, name) for name in (*fields, "roofline_s", "measured_s")}
-
-
-def _reason(reason: str) -> FinishReason:
-    return cast(FinishReason, reason)  # the core's names are these
-
-
-def _error(progress: _core.Progress) -> Error:
-    code = progress.error_code or Error.code
-    return class_for_code(code)(progress.error or "", code)
-
-
-def _submit(core: _core.Engine, requests: Sequence[_core.Request], open_ids: dict[int, int]) -> None:
-    """Submits all requests and notes of each id its place among them.
-
-    In one call, without bytecode of our own in between: an interrupt that arrived after a submission and before its
-    note would leave a request running that nobody knows.
-    """
-    open_ids.update(zip(map(core.submit, requests), itertools.count(), strict=False))
 
 
 def _unit(rows: FloatArray) -> FloatArray:

@@ -43,6 +43,8 @@ class EngineOptions:
     smoothing: bool = True
     quantize_head: bool = False
     memory_budget: int | str | None = None
+    kv_cache_memory: int | str | None = None
+    prefix_caching: bool = True
     max_num_seqs: int = 32
     max_model_len: int | None = None
     max_num_batched_tokens: int = 512
@@ -62,10 +64,11 @@ class EngineOptions:
                 self._keep(name, whole_number(name, value, -(2**31), 2**31 - 1))
                 if getattr(self, name) == 0:
                     raise InvalidArgumentError(f"{name} is 0; expected at least 1, or None")  # 0 is the core's None
-        if self.memory_budget is not None:
-            self._keep("memory_budget", parse_bytes(self.memory_budget))
+        for name in ("memory_budget", "kv_cache_memory"):
+            if (size := getattr(self, name)) is not None:
+                self._keep(name, parse_bytes(size, name))
         self._keep("seed", whole_number("seed", self.seed, 0, 2**64 - 1))
-        for name in ("smoothing", "quantize_head", "deep_fusion"):
+        for name in ("smoothing", "quantize_head", "deep_fusion", "prefix_caching"):
             check_flag(name, getattr(self, name))
         if not self.smoothing and self.quantization != "int8":
             raise InvalidArgumentError(
@@ -104,7 +107,11 @@ class EngineOptions:
             max_num_seqs=self.max_num_seqs,
             max_model_len=self.max_model_len or 0,
             max_num_batched_tokens=self.max_num_batched_tokens,
-            memory_budget=None if self.memory_budget is None else parse_bytes(self.memory_budget),
+            memory_budget=None if self.memory_budget is None else parse_bytes(self.memory_budget, "memory_budget"),
+            kv_cache_memory=None
+            if self.kv_cache_memory is None
+            else parse_bytes(self.kv_cache_memory, "kv_cache_memory"),
+            prefix_caching=self.prefix_caching,
         )
 
 
@@ -119,10 +126,10 @@ def resolve_dtype(dtype: str, stored_dtype: str) -> _core.DataType:
     return _DTYPES[dtype]
 
 
-def parse_bytes(size: int | str) -> int:
-    """Bytes of a size such as 2147483648, "2GiB" or "1.5 GB". Errors: `InvalidArgumentError` naming memory_budget."""
+def parse_bytes(size: int | str, name: str) -> int:
+    """Bytes of a size such as 2147483648, "2GiB" or "1.5 GB". Errors: `InvalidArgumentError` naming `name`."""
     if not isinstance(size, str):
-        return whole_number("memory_budget", size, 1, 2**63 - 1)
+        return whole_number(name, size, 1, 2**63 - 1)
     text = size.strip()
     digits = len(text) - len(text.lstrip("0123456789."))
     unit = text[digits:].strip().upper()
@@ -131,5 +138,5 @@ def parse_bytes(size: int | str) -> int:
     except ValueError:
         number = -1.0
     if unit not in _BYTE_UNITS or not 1 <= (amount := number * _BYTE_UNITS[unit]) < 2**63:
-        raise InvalidArgumentError(f"memory_budget is {shown(size)}; expected bytes or a size such as 512MiB")
+        raise InvalidArgumentError(f"{name} is {shown(size)}; expected bytes or a size such as 512MiB")
     return int(amount)

@@ -86,6 +86,12 @@ class NumericError(Error):
     code = "NUMERIC"
 
 
+class RankFailedError(Error):
+    """A part of the engine is gone: a rank, or the engine's own loop (code ENGINE_DEAD). Open the model again."""
+
+    code = "RANK_FAILED"
+
+
 class ChatTemplateError(Error):
     """The model's chat template is missing, wrong or does not end; only this request fails."""
 
@@ -105,6 +111,7 @@ _CLASSES: dict[str, type[Error]] = {
     "CANCELLED": RequestCancelledError,
     "DEADLINE": DeadlineError,
     "NUMERIC": NumericError,
+    "ENGINE_DEAD": RankFailedError,
     "CHAT_TEMPLATE": ChatTemplateError,
 }
 

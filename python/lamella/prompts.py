@@ -9,6 +9,7 @@ from typing import Any, TypeGuard, TypeVar, cast
 from . import _core
 from .errors import ContextLengthError, Error, InvalidArgumentError
 
+_LEAST_TEXT_BYTES, _MOST_BYTES_PER_TOKEN = 4 * 2**20, 64
 Prompt = str | Sequence[int]
 P = TypeVar("P")
 T = TypeVar("T")
@@ -48,6 +49,23 @@ def each(prompts: Sequence[P], make: Callable[[P], T]) -> list[T]:
                 raise
             raise type(error)(f"prompt {i} of {len(prompts)}: {error}", error.code) from None
     return made
+
+
+def check_size(text: str, context: int) -> None:
+    """Refuses a text that no context of `context` tokens holds, before a tokenizer spends seconds and memory on it.
+
+    Texts have about 4 bytes a token. What is below 4 MiB is quickly tokenized, whatever the context: a text that is too
+    long is then refused by its tokens. Errors: `ContextLengthError`.
+    """
+    most = max(_LEAST_TEXT_BYTES, _MOST_BYTES_PER_TOKEN * context)
+    if 4 * len(text) <= most:  # no character has more bytes
+        return
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > most:
+        raise ContextLengthError(
+            f"the prompt has {size} bytes; a text for the context of {context} tokens may have {most}: shorten it or "
+            "raise max_model_len"
+        )
 
 
 def checked_ids(core: _core.Engine, ids: list[int]) -> list[int]:

@@ -14,11 +14,15 @@ inline std::uint64_t fresh_seed() {
   return std::random_device{}();
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool sanitized = true;
+#else
+inline constexpr bool sanitized = false;
+#endif
+
 /// Whether the long versions of tests run (scripts/test.sh --stage full); never under sanitizers, where they take hours.
 inline bool full_stage() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return false;
-#endif
+  if (sanitized) return false;
   const char* stage = std::getenv("LAMELLA_STAGE");
   return stage != nullptr && std::string_view(stage) == "full";
 }

@@ -92,9 +92,11 @@ def test_bench_measures_what_it_says(model: Path, capsys: pytest.CaptureFixture[
     assert value["bandwidth_fraction"] == pytest.approx(value["achieved_GBps"]["median"] / 10)
     assert value["read_GBps"] == 10
     assert total["max"] >= value["prefill_s"]["min"] + 4 * step["min"]
-    # A step reads all weights, with the padding of their panels, but for the embedding's other rows.
+    # A step reads all weights, with the padding of their panels, and its tokens' rows of the embedding, which may be
+    # the head as well.
     with lamella.Engine(model, max_model_len=32) as engine:
-        assert value["weight_bytes_per_step"] <= engine.stats()["bytes_weights"]
+        rows = 3 * 4 * engine.core.spec.hidden
+        assert value["weight_bytes_per_step"] <= int(engine.stats()["bytes_weights"]) + rows
     assert value["peak_memory_bytes"] > weight_bytes(model)
     assert value["tflops"] > 0
 

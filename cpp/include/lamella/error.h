@@ -24,6 +24,7 @@ enum class ErrorCode : std::uint8_t {
   cancelled,
   deadline,
   numeric,             // NaN or infinity where a number is needed
+  engine_dead,         // the engine broke and serves nothing any more; the message has the cause
   chat_template,       // the model's chat template is missing, hostile or wrong
 };
 

@@ -7,6 +7,13 @@
 
 namespace lamella {
 
+/// How probable a token was, and its place among all of them.
+struct TokenLogprob {
+  std::int32_t token;
+  float logprob;      // natural logarithm
+  std::int32_t rank;  // 1 = most probable; equal ones are ranked by id
+};
+
 /// A number that is added to the logit of one token.
 struct LogitBias {
   std::int32_t token;
@@ -18,7 +25,7 @@ struct LogitBias {
 /// fields act is the Sampler's (runtime/sampler.h). Ids lie in [0, vocabulary); `validate` names the field that does
 /// not fit.
 struct SamplingParams {
-  /// Generated tokens at most, from 1 up.
+  /// Generated tokens at most, from 1 up; or 0, where prompt_logprobs are all that is asked for.
   std::int64_t max_tokens = 256;
   /// 0 to max_tokens: no stop token can be drawn before so many tokens are generated. As in vLLM and transformers
   /// (min_new_tokens), whose end-of-sequence tokens are stop tokens here.

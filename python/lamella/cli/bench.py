@@ -144,33 +144,26 @@ def _generate(engine: Engine, load: Workload, draw: random.Random) -> Repetition
     most = load.new_tokens + load.early_tokens(core.config.max_num_batched_tokens)
     room = max(load.new_tokens, core.config.max_model_len - load.prompt_tokens)
     sampling = _core.SamplingParams(max_tokens=min(most, room))
-    requests = [_core.Request(prompt, sampling) for prompt in prompts]
-    core.validate_requests(requests)
-    started = time.perf_counter()
-    ids = [core.submit(request) for request in requests]
-    waiting = set(ids)
-    while waiting and core.step():
-        waiting -= {id for id in ids if _took_token(core, id)}
-    prefilled = time.perf_counter()
-    for _ in range(load.decode_steps):
-        core.step()
-    ended = time.perf_counter()
-    for id in ids:
-        core.cancel(id)
-        made = len(core.poll(id).new_tokens)
-        if waiting or made != load.decode_steps:
+    client = core.client()
+    times: dict[int, list[float]] = {
+        id: [] for id in client.submit([_core.Request(prompt, sampling) for prompt in prompts])
+    }
+    while client.open and min(map(len, times.values())) <= load.decode_steps:
+        for progress in client.wait(1.0):
+            if progress.error is not None or (progress.finished and progress.reason != "length"):
+                raise InvalidArgumentError(f"a prompt failed: {progress.error or progress.reason}")
+            times[progress.id] += progress.times_s
+    client.leave()
+    last = max(times.values(), key=lambda own: own[0])  # to begin; from then on all run together
+    prefilled, ended = last[0], last[load.decode_steps]
+    for own in times.values():
+        together = sum(prefilled < time_s <= ended for time_s in own)
+        if together != load.decode_steps:
             raise InvalidArgumentError(
-                f"the batch did not run as one ({made} of {load.decode_steps} decode steps together): "
+                f"the batch did not run as one ({together} of {load.decode_steps} decode steps together): "
                 "raise --max-num-batched-tokens or --memory-budget"
             )
-    return Repetition(prefilled - started, ended - prefilled)
-
-
-def _took_token(core: _core.Engine, id: int) -> bool:
-    progress = core.poll(id)
-    if progress.error is not None or (progress.finished and progress.reason != "length"):
-        raise InvalidArgumentError(f"a prompt failed: {progress.error or progress.reason}")
-    return bool(progress.new_tokens)
+    return Repetition(prefilled, ended - prefilled)
 
 
 def _embed(engine: Engine, load: Workload, draw: random.Random) -> Repetition:

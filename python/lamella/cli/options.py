@@ -26,6 +26,7 @@ class Option:
     kind: Callable[[str], Any] = str
     metavar: str = ""
     switch: bool | None = None  # an option without a value, and the value that it stands for
+    repeatable: bool = False  # given several times, a list
 
     @property
     def flag(self) -> str:
@@ -35,7 +36,14 @@ class Option:
     def add_to(self, parser: argparse._ActionsContainer) -> None:
         """Adds the option to a parser or a group of one."""
         if self.switch is None:
-            parser.add_argument(self.flag, dest=self.keyword, type=self.kind, metavar=self.metavar, help=self.help)
+            parser.add_argument(
+                self.flag,
+                dest=self.keyword,
+                type=self.kind,
+                metavar=self.metavar,
+                help=self.help,
+                action="append" if self.repeatable else "store",
+            )
         else:
             parser.add_argument(
                 self.flag, dest=self.keyword, action="store_const", const=self.switch, default=None, help=self.help
@@ -59,6 +67,8 @@ ENGINE = (
     Option(
         "memory_budget", "for weights, KV cache and activations, such as 2GiB; default: what is free", metavar="SIZE"
     ),
+    Option("kv_cache_memory", "of the KV cache; default: what full contexts need, in reason", metavar="SIZE"),
+    Option("prefix_caching", "compute every prompt anew, also what an earlier one began with", switch=False),
     Option("max_num_seqs", "sequences that run at once; default: what the command needs", count, "N"),
     Option("max_model_len", "context in tokens, prompt and result together", count, "N"),
     Option("max_num_batched_tokens", "tokens of one step; longer prompts are cut into chunks", count, "N"),
@@ -83,6 +93,7 @@ SAMPLING = (
     Option("suppress_tokens", "choose none of these tokens", token_ids, "IDS"),
     Option("min_tokens", "no end before N generated tokens", natural, "N"),
     Option("ignore_eos", "go on past the end-of-sequence tokens", switch=True),
+    Option("stop", "end where the result says TEXT, which is left out; repeatable", metavar="TEXT", repeatable=True),
     Option("stop_token_ids", "end at any of these tokens too", token_ids, "IDS"),
 )
 

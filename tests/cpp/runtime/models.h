@@ -5,14 +5,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <span>
 #include <vector>
 
 #include "cpu/cpu_device.h"
 #include "memory/resident_weights.h"
-#include "runtime/engine.h"
+#include "runtime/engine_core.h"
 #include "specs.h"
 #include "store/pack.h"
 #include "store/quantise.h"
@@ -53,27 +55,67 @@ struct EngineChoice {
   unsigned seed = 1;
 };
 
-inline std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const EngineChoice& choice = {}) {
-  return std::make_unique<Engine>(
+inline std::unique_ptr<EngineCore> make_engine(const ModelSpec& spec, const EngineChoice& choice = {}) {
+  return std::make_unique<EngineCore>(
       spec, choice.config,
       std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = choice.threads, .kernels = choice.kernels}),
       [&](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, choice.seed); });
 }
 
-/// Steps until the request is over; its generated tokens.
-inline std::vector<std::int32_t> finish(Engine& engine, RequestId id) {
+/// How a choice of a request ended.
+struct Ended {
   std::vector<std::int32_t> tokens;
-  for (;;) {
-    engine.step();
-    const Progress progress = engine.poll(id);
-    tokens.insert(tokens.end(), progress.new_tokens.begin(), progress.new_tokens.end());
-    if (progress.reason != FinishReason::running) return tokens;
+  FinishReason reason = FinishReason::running;
+  std::optional<Error> error;
+};
+
+/// A client that gathers what it hears, by request and choice.
+class Listener {
+ public:
+  explicit Listener(const EngineCore& engine) : client_(engine.client()) {}
+
+  RequestId submit(const Request& request) { return client_.submit(request); }
+  std::vector<RequestId> submit_all(const std::vector<Request>& requests) { return client_.submit(requests); }
+  void cancel(RequestId id) { client_.cancel(id); }
+  [[nodiscard]] std::size_t open() const { return client_.open(); }
+  /// Waits for one piece of news at most.
+  void listen() {
+    for (Progress& progress : client_.wait(60.0)) {
+      Ended& own = heard_[{progress.id, progress.choice}];
+      own.tokens.insert(own.tokens.end(), progress.new_tokens.begin(), progress.new_tokens.end());
+      own.reason = progress.reason;
+      own.error = progress.error;
+    }
   }
+  /// Listens until the choice has ended.
+  const Ended& finish(RequestId id, std::int32_t choice = 0) {
+    const Ended& own = heard_[{id, choice}];
+    while (own.reason == FinishReason::running) listen();
+    return own;
+  }
+  const Ended& heard(RequestId id, std::int32_t choice = 0) { return heard_[{id, choice}]; }
+  Client& client() { return client_; }
+
+ private:
+  Client client_;
+  std::map<std::pair<RequestId, std::int32_t>, Ended> heard_;
+};
+
+/// The tokens of one request, which may share the engine with others.
+inline std::vector<std::int32_t> generate(const EngineCore& engine, const Request& request) {
+  Listener listener(engine);
+  return listener.finish(listener.submit(request)).tokens;
 }
 
-inline void expect_balanced(const Engine& engine) {
-  const EngineStats stats = engine.stats();
-  EXPECT_EQ(stats.received, stats.running + stats.finished + stats.cancelled + stats.rejected + stats.failed);
+/// No request, no block: what an engine is like between requests.
+inline void expect_idle(const EngineCore& engine) {
+  EXPECT_EQ(engine.stats().requests.running, 0);
+  EXPECT_EQ(engine.stats().loop.kv_blocks_used, 0);
+}
+
+inline void expect_balanced(const EngineCore& engine) {
+  const RequestCounts counts = engine.stats().requests;
+  EXPECT_EQ(counts.received, counts.running + counts.finished + counts.cancelled + counts.rejected + counts.failed);
 }
 
 inline std::vector<std::int32_t> random_tokens(std::mt19937& random, std::int64_t vocabulary, std::size_t count) {

@@ -9,9 +9,9 @@
 namespace lamella::testing {
 namespace {
 
-ErrorCode refusal(Engine& engine, const Request& request) {
+ErrorCode refusal(EngineCore& engine, const Request& request) {
   try {
-    static_cast<void>(engine.submit(request));
+    static_cast<void>(engine.client().submit(request));
   } catch (const Error& error) {
     return error.code();
   }
@@ -19,10 +19,9 @@ ErrorCode refusal(Engine& engine, const Request& request) {
 }
 
 TEST(Engine, GreedyTokensAreTheArgmaxOfItsLogits) {
-  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
   std::vector<std::int32_t> sequence = {5, 17, 99};
-  const std::vector<std::int32_t> generated =
-      finish(*engine, engine->submit({.prompt = sequence, .sampling = {.max_tokens = 20}}));
+  const std::vector<std::int32_t> generated = generate(*engine, {.prompt = sequence, .sampling = {.max_tokens = 20}});
   ASSERT_EQ(generated.size(), 20U);
   for (const std::int32_t token : generated) {
     const std::vector<float> logits = engine->logits(sequence);
@@ -30,7 +29,7 @@ TEST(Engine, GreedyTokensAreTheArgmaxOfItsLogits) {
     EXPECT_EQ(std::max_element(last, logits.end()) - last, token);
     sequence.push_back(token);
   }
-  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+  expect_idle(*engine);
 }
 
 TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
@@ -48,34 +47,35 @@ TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
     }
     std::vector<std::vector<std::int32_t>> alone;
     {
-      const std::unique_ptr<Engine> engine = make_engine(spec, {.threads = 1});
-      for (const Request& request : requests) alone.push_back(finish(*engine, engine->submit(request)));
+      const std::unique_ptr<EngineCore> engine = make_engine(spec, {.threads = 1});
+      for (const Request& request : requests) alone.push_back(generate(*engine, request));
     }
     for (const std::int64_t chunk : {4, 11, 64}) {
-      const std::unique_ptr<Engine> engine =
+      const std::unique_ptr<EngineCore> engine =
           make_engine(spec, {.config = {.max_num_seqs = 4, .max_num_batched_tokens = chunk}, .threads = 3});
-      std::vector<RequestId> ids;
-      for (const Request& request : requests) ids.push_back(engine->submit(request));
+      Listener listener(*engine);
+      const std::vector<RequestId> ids = listener.submit_all(requests);
       for (std::size_t i = 0; i < ids.size(); ++i)
-        EXPECT_EQ(finish(*engine, ids[i]), alone[i]) << spec.family << " chunk " << chunk << " request " << i;
+        EXPECT_EQ(listener.finish(ids[i]).tokens, alone[i]) << spec.family << " chunk " << chunk << " request " << i;
       expect_balanced(*engine);
-      EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+      expect_idle(*engine);
     }
   }
 }
 
 TEST(Engine, StopTokensEndARequestAndAreNotReturned) {
-  const std::unique_ptr<Engine> engine = make_engine(gpt2_like());
-  const std::vector<std::int32_t> all =
-      finish(*engine, engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10}}));
+  const std::unique_ptr<EngineCore> engine = make_engine(gpt2_like());
+  const std::vector<std::int32_t> all = generate(*engine, {.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10}});
+  Listener listener(*engine);
   const RequestId id =
-      engine->submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10, .stop_token_ids = {all[4]}}});
-  std::vector<std::int32_t> expected(all.begin(), std::find(all.begin(), all.end(), all[4]));
-  EXPECT_EQ(finish(*engine, id), expected);
+      listener.submit({.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10, .stop_token_ids = {all[4]}}});
+  const std::vector<std::int32_t> expected(all.begin(), std::find(all.begin(), all.end(), all[4]));
+  EXPECT_EQ(listener.finish(id).tokens, expected);
+  EXPECT_EQ(listener.heard(id).reason, FinishReason::stop);
 }
 
 TEST(Engine, F1_F2_F3_RefusesBadRequestsAndCountsThem) {
-  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
   EXPECT_EQ(refusal(*engine, {.prompt = {}}), ErrorCode::invalid_argument);
   EXPECT_EQ(refusal(*engine, {.prompt = {-1}, .sampling = {.max_tokens = 1}}), ErrorCode::invalid_argument);
   EXPECT_EQ(refusal(*engine, {.prompt = {101}, .sampling = {.max_tokens = 1}}), ErrorCode::invalid_argument);
@@ -84,63 +84,125 @@ TEST(Engine, F1_F2_F3_RefusesBadRequestsAndCountsThem) {
   EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 128}}), ErrorCode::context_too_long);
   EXPECT_EQ(refusal(*engine, {.prompt = {1}, .sampling = {.max_tokens = 1, .top_p = 0.0}}),
             ErrorCode::invalid_argument);
-  EXPECT_EQ(engine->stats().rejected, 6);
+  EXPECT_EQ(engine->stats().requests.rejected, 6);
   try {
-    static_cast<void>(engine->submit({.prompt = std::vector<std::int32_t>(128, 1), .sampling = {.max_tokens = 1}}));
+    static_cast<void>(
+        engine->client().submit({.prompt = std::vector<std::int32_t>(128, 1), .sampling = {.max_tokens = 1}}));
     ADD_FAILURE() << "accepted";
   } catch (const Error& error) {  // "ask for at most 0" would be no help
     EXPECT_NE(std::string(error.what()).find("which the prompt fills; shorten it"), std::string::npos) << error.what();
   }
   const Request good{.prompt = {1}, .sampling = {.max_tokens = 1}}, bad{.prompt = {}, .sampling = {.max_tokens = 1}};
-  EXPECT_THROW(engine->validate_requests({good, bad, good}), Error);
-  EXPECT_EQ(engine->stats().rejected, 10);  // a list is refused whole
-  engine->validate_requests({good, good});
-  EXPECT_EQ(engine->stats().received, 10);
+  Client client = engine->client();
+  try {
+    static_cast<void>(client.submit({good, bad, good}));
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_TRUE(std::string(error.what()).starts_with("request 1: ")) << error.what();
+  }
+  EXPECT_EQ(engine->stats().requests.rejected, 10);  // a list is refused whole
+  EXPECT_EQ(client.open(), 0U);
   expect_balanced(*engine);
 }
 
-TEST(Engine, F7_CancelFreesBlocksAtOnce) {
-  const std::unique_ptr<Engine> engine = make_engine(llama_like());
-  const RequestId running = engine->submit({.prompt = {1, 2}, .sampling = {.max_tokens = 50}});
-  const RequestId other = engine->submit({.prompt = {3}, .sampling = {.max_tokens = 3}});
-  engine->step();
-  engine->cancel(running);
-  EXPECT_EQ(engine->poll(running).reason, FinishReason::cancelled);
-  EXPECT_EQ(finish(*engine, other).size(), 3U);
-  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
-  EXPECT_EQ(engine->stats().cancelled, 1);
+TEST(Engine, F7_ACancelledRequestEndsAndItsBlocksAreFree) {
+  const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
+  Listener listener(*engine);
+  const RequestId running = listener.submit({.prompt = {1, 2}, .sampling = {.max_tokens = 100}});
+  const RequestId other = listener.submit({.prompt = {3}, .sampling = {.max_tokens = 3}});
+  while (listener.heard(running).tokens.empty()) listener.listen();
+  listener.cancel(running);
+  EXPECT_EQ(listener.finish(other).tokens.size(), 3U);
+  const Ended& cancelled = listener.finish(running);
+  EXPECT_EQ(cancelled.reason, FinishReason::cancelled);
+  const std::vector<std::int32_t> whole = generate(*engine, {.prompt = {1, 2}, .sampling = {.max_tokens = 100}});
+  EXPECT_TRUE(std::equal(cancelled.tokens.begin(), cancelled.tokens.end(), whole.begin()));
+  expect_idle(*engine);
+  EXPECT_EQ(engine->stats().requests.cancelled, 1);
   expect_balanced(*engine);
-  EXPECT_NO_THROW(engine->cancel(running));
+  EXPECT_NO_THROW(listener.cancel(running));
 }
 
-TEST(Engine, ManyThreadsServeOneAnother) {
-  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+TEST(Engine, F7_AClientThatLeavesTakesItsRequestsWithIt) {
+  const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
+  {
+    Listener listener(*engine);
+    for (int i = 0; i < 6; ++i) listener.submit({.prompt = {1, 2, i}, .sampling = {.max_tokens = 120}});
+    listener.listen();
+  }
+  static_cast<void>(generate(*engine, {.prompt = {3}, .sampling = {.max_tokens = 3}}));
+  while (engine->stats().requests.running > 0) std::this_thread::yield();
+  expect_idle(*engine);
+  expect_balanced(*engine);
+}
+
+TEST(Engine, ManyThreadsShareOneEngine) {
+  const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
   const Request request{.prompt = {9, 8, 7}, .sampling = {.max_tokens = 12}};
-  const std::vector<std::int32_t> expected = finish(*engine, engine->submit(request));
+  const std::vector<std::int32_t> expected = generate(*engine, request);
   std::atomic<int> wrong{0};
   std::vector<std::thread> clients;
   for (int c = 0; c < 4; ++c)
     clients.emplace_back([&, c] {
       for (int i = 0; i < 5; ++i) {
-        const RequestId id = engine->submit(request);
+        Listener listener(*engine);
+        const RequestId id = listener.submit(request);
         if (c == 3 && i % 2 == 0) {
-          engine->step();
-          engine->cancel(id);
-          while (engine->poll(id).reason == FinishReason::running) engine->step();
-          continue;
+          listener.cancel(id);
+          if (listener.finish(id).reason == FinishReason::running) ++wrong;
+        } else if (listener.finish(id).tokens != expected) {
+          ++wrong;
         }
-        if (finish(*engine, id) != expected) ++wrong;
         static_cast<void>(engine->stats());
       }
     });
   for (std::thread& client : clients) client.join();
   EXPECT_EQ(wrong.load(), 0);
-  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+  expect_idle(*engine);
   expect_balanced(*engine);
 }
 
+TEST(Engine, G_CloseEndsWhatRunsAndRefusesWhatComes) {
+  std::unique_ptr<EngineCore> engine = make_engine(llama_like());
+  Listener listener(*engine);
+  const std::vector<RequestId> ids =
+      listener.submit_all(std::vector<Request>(10, {.prompt = {1, 2}, .sampling = {.max_tokens = 120}}));
+  listener.listen();
+  engine->close();
+  expect_idle(*engine);
+  expect_balanced(*engine);
+  engine->close();
+  try {
+    static_cast<void>(listener.submit({.prompt = {1}, .sampling = {.max_tokens = 1}}));
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+  }
+  EXPECT_THROW(static_cast<void>(engine->logits(std::vector<std::int32_t>{1})), Error);
+  engine.reset();  // the client sees the end of its requests even so
+  for (const RequestId id : ids) EXPECT_NE(listener.finish(id).reason, FinishReason::running);
+  EXPECT_EQ(listener.finish(ids.back()).reason, FinishReason::cancelled);
+}
+
+TEST(Engine, SamplesOfARequestShareItsPromptAndAreThoseOfTheSameSeedAlone) {
+  const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
+  const std::vector<std::int32_t> prompt(50, 3);
+  const SamplingParams sampling{.max_tokens = 10, .temperature = 1.0, .seed = 5, .n = 6};
+  Listener listener(*engine);
+  const RequestId id = listener.submit({.prompt = prompt, .sampling = sampling});
+  std::vector<std::vector<std::int32_t>> samples;
+  for (std::int32_t i = 0; i < 6; ++i) samples.push_back(listener.finish(id, i).tokens);
+  EXPECT_EQ(engine->stats().loop.reused_tokens, 5 * 48);
+  const SamplingParams one{.max_tokens = 10, .temperature = 1.0, .seed = 5};
+  EXPECT_EQ(generate(*engine, {.prompt = prompt, .sampling = one}), samples.front());
+  EXPECT_NE(samples[1], samples[2]);
+  EXPECT_EQ(engine->stats().requests.received, 2);
+  EXPECT_EQ(engine->stats().requests.finished, 2);
+  expect_idle(*engine);
+}
+
 TEST(Engine, EncodesBatchesAsAlone) {
-  const std::unique_ptr<Engine> engine = make_engine(bert_like());
+  const std::unique_ptr<EngineCore> engine = make_engine(bert_like());
   std::mt19937 random(11);
   std::vector<std::vector<std::int32_t>> inputs;
   for (int i = 0; i < 13; ++i) inputs.push_back(random_tokens(random, 67, 1 + random() % 60));
@@ -149,11 +211,11 @@ TEST(Engine, EncodesBatchesAsAlone) {
     for (std::size_t i = 0; i < inputs.size(); ++i)
       EXPECT_EQ(engine->encode({inputs[i]}, pooling).front(), together[i]) << i;
   }
-  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+  expect_idle(*engine);
 }
 
 TEST(Engine, ExplainsItsPlanWithMeasuredTimes) {
-  const std::unique_ptr<Engine> engine = make_engine(llama_like());
+  const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
   const std::vector<ExplainRow> rows = engine->explain(StepShape::uniform(2, 1, 20));
   ASSERT_EQ(rows.size(), engine->plan().ops.size());
   for (const ExplainRow& row : rows) {
@@ -165,7 +227,7 @@ TEST(Engine, ExplainsItsPlanWithMeasuredTimes) {
 }
 
 TEST(Engine, D2_AStepThatTheWholeKvCacheCannotHoldIsNotOverload) {
-  const auto code = [](Engine& engine) {
+  const auto code = [](EngineCore& engine) {
     try {
       static_cast<void>(engine.explain(StepShape::uniform(4, 1, 128)));
     } catch (const Error& error) {
@@ -176,19 +238,21 @@ TEST(Engine, D2_AStepThatTheWholeKvCacheCannotHoldIsNotOverload) {
   // Weights and activations, and a little more than the blocks of one sequence.
   const EngineStats whole = make_engine(llama_like())->stats();
   const std::uint64_t budget = whole.bytes_weights + whole.bytes_activations + whole.bytes_kv / 4 + 1000;
-  const std::unique_ptr<Engine> tight =
+  const std::unique_ptr<EngineCore> tight =
       make_engine(llama_like(), {.config = {.max_num_seqs = 4, .max_num_batched_tokens = 32, .memory_budget = budget}});
   EXPECT_LT(tight->stats().kv_blocks_total, 32);
   EXPECT_EQ(code(*tight), ErrorCode::out_of_memory);
-  const std::unique_ptr<Engine> roomy = make_engine(llama_like());
-  static_cast<void>(roomy->submit({.prompt = {1}, .sampling = {.max_tokens = 3}}));
-  roomy->step();
+  const std::unique_ptr<EngineCore> roomy = make_engine(llama_like());
+  static_cast<void>(roomy->roofline());  // takes its time, and explain() needs it
+  Listener listener(*roomy);
+  listener.submit_all(std::vector<Request>(400, {.prompt = {1}, .sampling = {.max_tokens = 100}}));
+  listener.listen();
   EXPECT_EQ(code(*roomy), ErrorCode::overloaded);
 }
 
 TEST(Engine, D2_ARooflineKeepsToTheBudget) {
   const auto bandwidth_and_row = [](std::uint64_t budget) {
-    const std::unique_ptr<Engine> engine =
+    const std::unique_ptr<EngineCore> engine =
         make_engine(llama_like(), {.config = {.max_num_seqs = 1, .memory_budget = budget}, .threads = 1});
     const std::vector<ExplainRow> rows = engine->explain(StepShape::uniform(1, 1, 20));
     return std::pair(engine->roofline().bytes_per_s, rows.front().roofline_s);
@@ -203,9 +267,9 @@ TEST(Engine, D2_ARooflineKeepsToTheBudget) {
 TEST(Engine, D1_RefusesBeforeWeightsAreTouched) {
   bool filled = false;
   try {
-    Engine engine(llama_like(), {.memory_budget = 1000},
-                  std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 1}),
-                  [&](ResidentWeights&, ThreadTeam&) { filled = true; });
+    EngineCore engine(llama_like(), {.memory_budget = 1000},
+                      std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 1}),
+                      [&](ResidentWeights&, ThreadTeam&) { filled = true; });
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::out_of_memory);

@@ -19,12 +19,16 @@ struct Company {
   int threads = 1;
   std::int64_t sequences = 1, step_tokens = 512;
   bool deep_fusion = true;
+  std::int64_t spare_blocks =
+      1000;  // of the KV cache, beside those of the longest request: few, and many are preempted
+  int steps_in_flight = 1;
   std::vector<std::size_t> requests;  // in the order in which they come
 };
 
 std::ostream& operator<<(std::ostream& out, const Company& company) {
   return out << company.requests.size() << " requests, " << company.threads << " threads, " << company.sequences
-             << " sequences and " << company.step_tokens << " tokens a step, fusion " << company.deep_fusion;
+             << " sequences and " << company.step_tokens << " tokens a step, fusion " << company.deep_fusion << ", "
+             << company.spare_blocks << " spare blocks, " << company.steps_in_flight << " steps in flight";
 }
 
 /// An engine under test.
@@ -93,17 +97,26 @@ class EngineExactness : public ::testing::Test {
   /// Runs the company's requests together and returns all logits from which their tokens were drawn.
   static LogitRows logits_in(const Company& company, const Subject& subject, const std::vector<Request>& requests) {
     LogitRows rows;
-    Engine engine(subject.spec,
-                  {.dtype = subject.kernels.dtype,
-                   .weight_formats = subject.formats,
-                   .deep_fusion = company.deep_fusion,
-                   .max_num_seqs = company.sequences,
-                   .max_num_batched_tokens = company.step_tokens},
-                  std::make_unique<RecordingDevice>(company.threads, subject.kernels, rows),
-                  [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 7); });
-    std::vector<RequestId> ids;
-    for (const std::size_t i : company.requests) ids.push_back(engine.submit(requests[i]));
-    for (const RequestId id : ids) static_cast<void>(finish(engine, id));
+    const Plan plan =
+        build_plan(subject.spec, {.dtype = subject.kernels.dtype, .kv_pool_blocks = 1, .bounds = {1, 1, 1, 1}});
+    std::int64_t longest = 0;
+    for (const Request& request : requests)
+      longest = std::max(longest, static_cast<std::int64_t>(request.prompt.size()) + request.sampling.max_tokens);
+    const std::int64_t blocks = KvBlockPool::blocks_for(longest) + company.spare_blocks;
+    EngineCore engine(subject.spec,
+                      {.dtype = subject.kernels.dtype,
+                       .weight_formats = subject.formats,
+                       .deep_fusion = company.deep_fusion,
+                       .max_num_seqs = company.sequences,
+                       .max_num_batched_tokens = company.step_tokens,
+                       .kv_cache_memory = static_cast<std::uint64_t>(blocks) * KvMemory::bytes_per_block(plan),
+                       .steps_in_flight = company.steps_in_flight},
+                      std::make_unique<RecordingDevice>(company.threads, subject.kernels, rows),
+                      [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 7); });
+    Listener listener(engine);
+    for (const std::size_t i : company.requests) listener.submit(requests[i]);
+    while (listener.open() > 0) listener.listen();
+    engine.close();
     return rows;
   }
 
@@ -112,7 +125,9 @@ class EngineExactness : public ::testing::Test {
         .threads = static_cast<int>(draw(1, 4)),
         .sequences = draw(1, 40),
         .step_tokens = any_of<std::int64_t>({requests < 9 ? 1 : 33, draw(2, 15), 16, 17, draw(18, 80), 512}),
-        .deep_fusion = !change_fusion || draw(0, 1) == 1};
+        .deep_fusion = !change_fusion || draw(0, 1) == 1,
+        .spare_blocks = any_of<std::int64_t>({0, draw(1, 6), 1000}),
+        .steps_in_flight = static_cast<int>(draw(1, 3))};
     for (std::size_t i = 0; i < requests; ++i) company.requests.push_back(i);
     std::ranges::shuffle(company.requests, random_);
     return company;
@@ -186,13 +201,13 @@ TEST_F(EngineExactness, CompanyAndThreadsChangeNoRowOfAnEncoder) {
     const std::vector<WeightFormat> formats = formats_of(spec, nullptr);
     const auto encode = [&](const Company& company, bool together) {
       LogitRows unused;
-      Engine engine(spec,
-                    {.dtype = kernels->dtype,
-                     .weight_formats = formats,
-                     .max_num_seqs = company.sequences,
-                     .max_num_batched_tokens = company.step_tokens},
-                    std::make_unique<RecordingDevice>(company.threads, *kernels, unused),
-                    [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 8); });
+      EngineCore engine(spec,
+                        {.dtype = kernels->dtype,
+                         .weight_formats = formats,
+                         .max_num_seqs = company.sequences,
+                         .max_num_batched_tokens = company.step_tokens},
+                        std::make_unique<RecordingDevice>(company.threads, *kernels, unused),
+                        [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 8); });
       std::vector<std::vector<float>> rows;
       for (const Pooling pooling : {Pooling::none, Pooling::mean, Pooling::pooler}) {
         if (together) {

@@ -45,12 +45,12 @@ TEST(StoreEngine, AnswersAsTheEngineThatWasPacked) {
         const EngineConfig config = config_of(store);
         EXPECT_EQ(config.dtype, dtype);
         EXPECT_EQ(config.weight_formats, formats);
-        const std::unique_ptr<Engine> from_store = engine_from_store(store, small(config), device(3)),
-                                      direct = make_engine(spec, {.config = small(config)});
+        const std::unique_ptr<EngineCore> from_store = engine_from_store(store, small(config), device(3)),
+                                          direct = make_engine(spec, {.config = small(config)});
         const std::vector<std::int32_t> tokens = random_tokens(random, spec.vocab, 21);
         ASSERT_EQ(from_store->logits(tokens), direct->logits(tokens)) << spec.family << ", " << to_string(matrices[0]);
         const Request request{.prompt = tokens, .sampling = {.max_tokens = 8}};
-        ASSERT_EQ(finish(*from_store, from_store->submit(request)), finish(*direct, direct->submit(request)));
+        ASSERT_EQ(generate(*from_store, request), generate(*direct, request));
       }
 }
 
@@ -59,8 +59,8 @@ TEST(StoreEngine, EncodersToo) {
   const ModelSpec spec = bert_like();
   const PackedStore store =
       lively_store(folder, spec, DataType::f32, test::formats_in_turn(spec, {formats::int8_weight_only}));
-  const std::unique_ptr<Engine> from_store = engine_from_store(store, small(config_of(store)), device()),
-                                direct = make_engine(spec, {.config = small(config_of(store))});
+  const std::unique_ptr<EngineCore> from_store = engine_from_store(store, small(config_of(store)), device()),
+                                    direct = make_engine(spec, {.config = small(config_of(store))});
   for (const Pooling pooling : {Pooling::none, Pooling::mean, Pooling::cls, Pooling::pooler})
     EXPECT_EQ(from_store->encode({{1, 2, 3}, {4}}, pooling), direct->encode({{1, 2, 3}, {4}}, pooling));
 }
@@ -73,15 +73,15 @@ TEST(StoreEngine, EveryFormatRunsWithEveryDtype) {
     for (const DataType dtype : {DataType::f32, DataType::f16, DataType::bf16}) {
       EngineConfig config = small(config_of(store));
       config.dtype = dtype;
-      const std::unique_ptr<Engine> from_store = engine_from_store(store, config, device()),
-                                    direct = make_engine(spec, {.config = config});
+      const std::unique_ptr<EngineCore> from_store = engine_from_store(store, config, device()),
+                                        direct = make_engine(spec, {.config = config});
       EXPECT_EQ(from_store->logits(std::vector{1, 2, 3}), direct->logits(std::vector{1, 2, 3})) << to_string(format);
     }
   }
 }
 
 TEST(StoreEngine, TheStoreMayGoAfterwards) {
-  std::unique_ptr<Engine> engine;
+  std::unique_ptr<EngineCore> engine;
   std::vector<float> expected;
   {
     const test::TemporaryFolder folder;

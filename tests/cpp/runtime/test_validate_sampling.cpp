@@ -52,7 +52,7 @@ TEST(ValidateSampling, AcceptsBothEndsOfEveryRange) {
 
 TEST(ValidateSampling, NamesTheFieldWhatItFoundAndWhatItExpected) {
   const std::vector<std::pair<Change, std::string>> refused = {
-      {[](auto& p) { p.max_tokens = 0; }, "max_tokens is 0; expected at least 1"},
+      {[](auto& p) { p.max_tokens = 0; }, "max_tokens is 0; expected at least 1, or 0 together with prompt_logprobs"},
       {[](auto& p) { p.min_tokens = -1; }, "min_tokens is -1; expected 0 to max_tokens, which is 256"},
       {[](auto& p) { p.min_tokens = 257; }, "min_tokens is 257; expected 0 to max_tokens, which is 256"},
       {[](auto& p) { p.temperature = -1.0; }, "temperature is -1; expected a number from 0 up"},

@@ -2,11 +2,12 @@
 // through it.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,10 +17,11 @@
 #include "lamella/types.h"
 #include "model/model_spec.h"
 #include "plan/build_plan.h"
+#include "runtime/client.h"
 #include "runtime/device.h"
 #include "runtime/explain.h"
 #include "runtime/memory_budget.h"
-#include "runtime/scheduler.h"
+#include "runtime/request_loop.h"
 
 namespace lamella {
 
@@ -33,47 +35,43 @@ struct EngineConfig {
   /// an input, to max_model_len.
   std::int64_t max_num_batched_tokens = 512;
   std::optional<std::uint64_t> memory_budget;  // bytes; none: what the machine has free
+  std::optional<std::uint64_t> kv_cache_memory;  // bytes; none: what split_memory finds fit
+  bool prefix_caching = true;  // share the cache of equal beginnings; never where RoPE depends on a sequence's length
+  int steps_in_flight = 1;  // submitted before the results of earlier ones are taken
 };
 
 struct EngineStats {
-  std::int64_t kv_blocks_total = 0, kv_blocks_used = 0;
-  std::int64_t received = 0, running = 0, finished = 0, cancelled = 0, rejected = 0, failed = 0;
+  std::int64_t kv_blocks_total = 0;
+  RequestCounts requests;
+  LoopCounts loop;
   std::uint64_t bytes_weights = 0, bytes_kv = 0, bytes_activations = 0;
 };
 
 /// How encode() turns an encoder's rows into its result.
 enum class Pooling : std::uint8_t { none, mean, cls, pooler };
 
-/// Runs one model on one device. Thread-safe: any thread may submit, cancel and poll; `step` runs one step at a time,
-/// whoever calls it, so that callers who step until their own request is over serve one another.
-class Engine {
+/// Runs one model on one device, on a thread of its own. Thread-safe: callers get a Client each, or ask for whole inputs
+/// at once.
+class EngineCore {
  public:
-  /// Called between two steps of a call that takes several; what it throws ends the call, which then leaves nothing
-  /// behind. Other threads' steps may run meanwhile.
+  /// Called now and then during a call that takes long; what it throws ends the call, which then leaves nothing behind.
   using Interrupt = std::function<void()>;
   /// Puts weights where the engine wants them; called once, after the memory budget was checked.
   using FillWeights = std::function<void(ResidentWeights&, ThreadTeam&)>;
 
   /// Plans, checks the budget, then loads. Errors: those of validate, build_plan, split_memory and `fill`, and
   /// invalid_argument for limits outside their range.
-  Engine(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill);
-  ~Engine();
+  EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill);
+  ~EngineCore();
 
-  /// Checks the request and queues it. Errors: invalid_argument, context_too_long; a refused request leaves no trace
-  /// but a count.
-  [[nodiscard]] RequestId submit(Request request);
-  /// Runs one step of whatever is queued; false when there is nothing to do.
-  bool step();
-  /// What is new about the request; after its last Progress the id is unknown (invalid_argument).
-  [[nodiscard]] Progress poll(RequestId id);
-  /// Ends the request before its next step; unknown ids are ignored, since it may have ended by itself.
-  void cancel(RequestId id);
-  /// Checks that every request could be accepted, before any is: the message names the index of the first that could
-  /// not. All of them then count as received and rejected.
-  void validate_requests(const std::vector<Request>& requests);
+  /// Another client of the engine's queue. Errors: std::bad_alloc.
+  [[nodiscard]] Client client() const { return {loop_, rules_}; }
+  [[nodiscard]] const RequestRules& rules() const noexcept { return rules_; }
+  /// Cancels every request, refuses new ones and ends the engine's thread. Errors: as RequestLoop::close().
+  void close() { loop_->close(); }
 
-  /// Logits of every position, [tokens][vocabulary]. Errors: as submit, and overloaded while other requests hold the KV
-  /// cache.
+  /// Logits of every position, [tokens][vocabulary]. Errors: as Client::logits, and cancelled where the engine is closed
+  /// meanwhile.
   [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> tokens, const Interrupt& interrupt = {});
   /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Errors: context_too_long for an input longer
   /// than the context; numeric, naming the input, where its rows hold NaN or infinity. An error loses all inputs.
@@ -101,14 +99,12 @@ class Engine {
   /// What a plan of this model can return.
   [[nodiscard]] std::vector<PlanOutput> outputs() const;
   [[nodiscard]] Plan make_plan(PlanOutput output) const;
+  /// Rows that a step of such a plan returns at most.
+  [[nodiscard]] std::int64_t most_rows(PlanOutput output) const;
   [[nodiscard]] Executor& executor(PlanOutput output) const { return *executors_.at(output); }
-  void validate_request(const Request& request) const;
-  void validate_tokens(std::span<const std::int32_t> tokens) const;
-  void count_rejected(std::size_t requests);
-  void commit(const std::vector<Scheduled>& parts, std::span<const float> logits);
-  void take_token(Sequence& sequence, std::span<const float> logits);
-  void end(Sequence& sequence, FinishReason reason, std::optional<Error> error = {});
-
+  /// Appends the results of as many further inputs as one step holds.
+  void encode_some(const std::vector<std::vector<std::int32_t>>& inputs, PlanOutput output, bool all_rows,
+                   std::vector<std::vector<float>>& results);
   ModelSpec spec_;
   EngineConfig config_;
   std::unique_ptr<Device> device_;
@@ -116,16 +112,12 @@ class Engine {
   std::unique_ptr<ResidentWeights> weights_;
   std::unique_ptr<KvMemory> kv_memory_;
   std::unique_ptr<KvBlockPool> kv_blocks_;
-  std::unique_ptr<Scheduler> scheduler_;
-  SamplerScratch sampler_scratch_;
   Allocation workspace_;  // of every executor: one runs at a time
   std::map<PlanOutput, std::unique_ptr<Executor>> executors_;
   Roofline roofline_;
-
-  std::mutex whole_sequence_;  // one logits() at a time: two would refuse each other the KV cache; taken first
-  std::mutex stepping_;  // one step at a time; taken before state_
-  mutable std::mutex state_;  // scheduler, blocks and counters
-  EngineStats counters_;
+  RequestRules rules_;
+  std::shared_ptr<RequestLoop> loop_;  // last: it runs the executors
+  pid_t owner_;  // a forked child has none of the threads
 };
 
 }  // namespace lamella

@@ -1,0 +1,162 @@
+#include "runtime/engine_core.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "model/rope.h"
+#include "plan/passes/deep_fusion.h"
+#include "plan/verify.h"
+
+namespace lamella {
+namespace {
+
+/// Rows of logits that a step can return at most when logits() asks for every position: bounds the [rows][vocabulary]
+/// buffer.
+constexpr std::int64_t most_logit_rows = 64;
+
+EngineConfig resolved(EngineConfig config, const ModelSpec& spec) {
+  const auto within = [](std::string_view field, std::int64_t value, std::int64_t least, std::int64_t most) {
+    if (value < least || value > most)
+      throw Error(ErrorCode::invalid_argument, concat(field, " is ", value, "; expected ", least, " to ", most));
+  };
+  if (config.max_model_len == 0) config.max_model_len = spec.max_positions;
+  within("max_model_len", config.max_model_len, 1, spec.max_positions);
+  within("max_num_seqs", config.max_num_seqs, 1, 4096);
+  within("steps_in_flight", config.steps_in_flight, 1, 16);
+  within("max_num_batched_tokens", config.max_num_batched_tokens, 1, 1 << 20);
+  // Every generating sequence brings a token, so a step must have room for all of them.
+  config.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_num_seqs);
+  if (spec.head.kind == HeadKind::hidden)
+    config.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_model_len);
+  return config;
+}
+
+/// Whether K of a token depends on how long its sequence is, so that equal beginnings do not have equal caches.
+bool depends_on_length(const ModelSpec& spec) {
+  return std::ranges::any_of(spec.layers, [](const LayerSpec& layer) {
+    return layer.attention.rope && depends_on_length(*layer.attention.rope);
+  });
+}
+
+}  // namespace
+
+EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill)
+    : spec_(std::move(spec)), device_(std::move(device)), owner_(getpid()) {
+  validate(spec_);
+  config_ = resolved(std::move(config), spec_);
+
+  memory_.kv_blocks = 1;  // a plan with the smallest pool shows what a block and the activations cost
+  const Plan draft = make_plan(default_output());
+  std::size_t workspace = 0;
+  for (const PlanOutput output : outputs())
+    workspace = std::max(workspace, device_->workspace_bytes(make_plan(output)));
+  memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights),
+                          .activations = workspace,
+                          .kv_bytes_per_block = KvMemory::bytes_per_block(draft),
+                          .max_num_seqs = config_.max_num_seqs,
+                          .max_model_len = config_.max_model_len,
+                          .keeps_kv = !is_encoder(),
+                          .step_tokens = config_.max_num_batched_tokens,
+                          .available = device_->available_memory(),
+                          .budget = config_.memory_budget,
+                          .kv = config_.kv_cache_memory});
+
+  weights_ = std::make_unique<ResidentWeights>(draft.weights);
+  kv_blocks_ = std::make_unique<KvBlockPool>(memory_.kv_blocks);
+  kv_memory_ = std::make_unique<KvMemory>(make_plan(default_output()), "the KV cache");
+  workspace_ = Allocation(workspace, "activations");
+  for (const PlanOutput output : outputs())
+    executors_[output] = device_->executor(
+        make_plan(output),
+        {.weights = *weights_, .kv = *kv_memory_, .workspace = {workspace_.data(), workspace_.size()}});
+  fill(*weights_, device_->team());
+
+  rules_ = {.family = spec_.family,
+            .is_encoder = is_encoder(),
+            .vocabulary = spec_.vocab,
+            .max_model_len = config_.max_model_len,
+            .kv_blocks = memory_.kv_blocks};
+  loop_ = std::make_shared<RequestLoop>(
+      LoopOptions{.limits = {.max_num_seqs = config_.max_num_seqs,
+                             .max_num_batched_tokens = config_.max_num_batched_tokens,
+                             .max_rows = most_rows(PlanOutput::logits),
+                             .max_blocks_per_sequence = KvBlockPool::blocks_for(config_.max_model_len),
+                             .reuse_prefixes = config_.prefix_caching && !depends_on_length(spec_)},
+                  .vocabulary = spec_.vocab,
+                  .steps_in_flight = config_.steps_in_flight,
+                  .clock = now_seconds},
+      is_encoder() ? nullptr : &executor(PlanOutput::logits), device_->team(), *kv_blocks_,
+      [this](std::span<const std::int32_t> blocks) { kv_memory_->clear(blocks); });
+  loop_->start();
+}
+
+EngineCore::~EngineCore() {
+  if (getpid() == owner_) {
+    loop_->close();
+  } else {  // after a fork: the loop's thread is the parent's, and what it waits on cannot be destroyed here
+    static_cast<void>(new (std::nothrow) std::shared_ptr<RequestLoop>(std::move(loop_)));
+  }
+}
+
+std::int64_t EngineCore::most_rows(PlanOutput output) const {
+  switch (output) {
+    case PlanOutput::logits: return std::max(config_.max_num_seqs, most_logit_rows);
+    case PlanOutput::hidden: return config_.max_num_batched_tokens;
+    default: return config_.max_num_seqs;
+  }
+}
+
+Plan EngineCore::make_plan(PlanOutput output) const {
+  Plan plan = build_plan(spec_, {.dtype = config_.dtype,
+                                 .weight_formats = config_.weight_formats,
+                                 .output = output,
+                                 .kv_pool_blocks = memory_.kv_blocks,
+                                 .bounds = {.tokens = config_.max_num_batched_tokens,
+                                            .sequences = config_.max_num_seqs,
+                                            .rows = most_rows(output),
+                                            .kv_blocks = KvBlockPool::blocks_for(config_.max_model_len)}});
+  verify(plan);
+  return config_.deep_fusion && device_->has_fused_kernels() ? deep_fusion(plan) : plan;
+}
+
+std::vector<PlanOutput> EngineCore::outputs() const {
+  if (!is_encoder()) return {PlanOutput::logits};
+  std::vector<PlanOutput> all = {PlanOutput::hidden, PlanOutput::mean};
+  if (spec_.head.pooler) all.push_back(PlanOutput::pooler);
+  return all;
+}
+
+// ---- whole inputs at once --------------------------------------------------------------------------------------------
+
+std::vector<float> EngineCore::logits(std::span<const std::int32_t> tokens, const Interrupt& interrupt) {
+  if (is_encoder())
+    throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is an encoder and has no logits; use encode()"));
+  return client().logits({tokens.begin(), tokens.end()}, interrupt);
+}
+
+// ---- figures ---------------------------------------------------------------------------------------------------------
+
+const Roofline& EngineCore::roofline() {
+  loop_->call([&] {  // alone with the machine's threads
+    if (roofline_.flops_per_s == 0.0)
+      roofline_ = device_->measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
+                                                                  : std::nullopt);
+  });
+  return roofline_;
+}
+
+EngineStats EngineCore::stats() const {
+  return {.kv_blocks_total = kv_blocks_->total(),
+          .requests = loop_->request_counts(),
+          .loop = loop_->loop_counts(),
+          .bytes_weights = weights_->total_bytes(),
+          .bytes_kv = kv_memory_->total_bytes(),
+          .bytes_activations = workspace_.size()};
+}
+
+}  // namespace lamella

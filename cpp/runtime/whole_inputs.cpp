@@ -1,0 +1,163 @@
+// Calls of the engine that do not generate: whole inputs through an encoder, and the plan's ops measured. Each runs its
+// steps on the loop's thread, between those of requests.
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "plan/passes/deep_fusion.h"
+#include "runtime/engine_core.h"
+
+namespace lamella {
+namespace {
+
+/// Blocks that a call on the loop's thread holds for itself, given back when it ends.
+class HeldBlocks {
+ public:
+  explicit HeldBlocks(KvBlockPool& pool) : pool_(pool) {}
+  ~HeldBlocks() {
+    for (std::vector<std::int32_t>& one : sequences_) pool_.give_back(one);
+  }
+  HeldBlocks(const HeldBlocks&) = delete;
+  HeldBlocks& operator=(const HeldBlocks&) = delete;
+
+  const std::vector<std::int32_t>& take(std::int64_t tokens) {
+    const std::int64_t count = KvBlockPool::blocks_for(tokens);
+    sequences_.emplace_back();
+    if (!pool_.take(count, sequences_.back()))
+      throw Error(ErrorCode::overloaded,
+                  concat("the KV cache has ", pool_.available(), " of ", pool_.total(),
+                         " blocks free and this call needs ", count, "; wait for other requests to end"));
+    return sequences_.back();
+  }
+  void clear(KvMemory& memory) const {
+    for (const std::vector<std::int32_t>& one : sequences_) memory.clear(one);
+  }
+
+ private:
+  KvBlockPool& pool_;
+  std::vector<std::vector<std::int32_t>> sequences_;
+};
+
+/// A part of one sequence for a step that does not come from the scheduler.
+struct Chunk {
+  std::span<const std::int32_t> tokens;  // the whole sequence
+  std::int64_t begin, count;  // the part that this step runs
+  std::span<const std::int32_t> blocks;
+};
+
+/// A step of these chunks; `all_rows` returns every token's row, otherwise each chunk's first.
+StepInput chunk_step(const std::vector<Chunk>& chunks, bool all_rows) {
+  std::int64_t tokens = 0, width = 0;
+  for (const Chunk& chunk : chunks) {
+    tokens += chunk.count;
+    width = std::max(width, KvBlockPool::blocks_for(chunk.begin + chunk.count));
+  }
+  const auto sequences = static_cast<std::int64_t>(chunks.size());
+  StepInput step(tokens, sequences, all_rows ? tokens : sequences, width);
+  std::size_t token = 0;
+  for (std::size_t s = 0; s < chunks.size(); ++s) {
+    const Chunk& chunk = chunks[s];
+    step.sequences()[2 * s] = static_cast<std::int32_t>(token);
+    step.sequences()[2 * s + 1] = static_cast<std::int32_t>(chunk.count);
+    if (!all_rows) step.row_indices()[s] = static_cast<std::int32_t>(token);
+    std::copy_n(chunk.blocks.begin(), std::min<std::size_t>(chunk.blocks.size(), static_cast<std::size_t>(width)),
+                step.block_tables().begin() + static_cast<std::ptrdiff_t>(s) * width);
+    for (std::int64_t i = 0; i < chunk.count; ++i, ++token) {
+      step.token_ids()[token] = chunk.tokens[static_cast<std::size_t>(chunk.begin + i)];
+      step.positions()[token] = static_cast<std::int32_t>(chunk.begin + i);
+      step.rope_lengths()[token] = static_cast<std::int32_t>(chunk.tokens.size());
+      if (all_rows) step.row_indices()[token] = static_cast<std::int32_t>(token);
+    }
+  }
+  return step;
+}
+
+}  // namespace
+
+std::vector<std::vector<float>> EngineCore::encode(const std::vector<std::vector<std::int32_t>>& inputs,
+                                                   Pooling pooling, const Interrupt& interrupt) {
+  if (!is_encoder())
+    throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is a decoder; encode() is for encoders"));
+  validate_each("input", inputs, [&](const std::vector<std::int32_t>& input) { rules_.validate_tokens(input); });
+  const PlanOutput output = pooling == Pooling::mean     ? PlanOutput::mean
+                            : pooling == Pooling::pooler ? PlanOutput::pooler
+                                                         : PlanOutput::hidden;
+  require_output(spec_, output);
+  std::vector<std::vector<float>> results;
+  while (results.size() < inputs.size()) {
+    if (!results.empty() && interrupt) interrupt();
+    loop_->call([&] { encode_some(inputs, output, pooling == Pooling::none, results); });
+  }
+  return results;
+}
+
+void EngineCore::encode_some(const std::vector<std::vector<std::int32_t>>& inputs, PlanOutput output, bool all_rows,
+                             std::vector<std::vector<float>>& results) {
+  HeldBlocks held(*kv_blocks_);
+  std::vector<Chunk> chunks;
+  std::int64_t budget = config_.max_num_batched_tokens;
+  for (std::size_t i = results.size(); i < inputs.size(); ++i) {
+    const auto length = static_cast<std::int64_t>(inputs[i].size());
+    if (length > budget || static_cast<std::int64_t>(chunks.size()) == config_.max_num_seqs) break;
+    budget -= length;
+    chunks.push_back({inputs[i], 0, length, {}});
+  }
+  for (Chunk& chunk : chunks) chunk.blocks = held.take(chunk.count);
+  const std::span<const float> rows = executor(output).run(chunk_step(chunks, all_rows));
+  const auto hidden = static_cast<std::size_t>(spec_.hidden);
+  std::size_t row = 0;
+  for (const Chunk& chunk : chunks) {
+    const std::size_t count = all_rows ? static_cast<std::size_t>(chunk.count) : 1;
+    const std::span<const float> own = rows.subspan(row * hidden, count * hidden);
+    if (!std::ranges::all_of(own, [](float value) { return std::isfinite(value); })) {
+      held.clear(*kv_memory_);  // a later step must not meet NaN in a block's unused slots
+      throw Error(ErrorCode::numeric,
+                  concat("input ", results.size(), ": the model's rows hold NaN or infinity; its weights or the ",
+                         "dtype's range are at fault",
+                         inputs.size() == 1 ? "" : "; the other inputs of this call are lost, encode them again"));
+    }
+    results.emplace_back(own.begin(), own.end());
+    row += count;
+  }
+}
+
+std::vector<ExplainRow> EngineCore::explain(const StepShape& shape) {
+  if (shape.sequences < 1 || shape.tokens < shape.sequences || shape.kv_tokens < shape.tokens)
+    throw Error(ErrorCode::invalid_argument, "batch_size and tokens must be at least 1 and context at least tokens");
+  const std::int64_t context = shape.kv_tokens / shape.sequences, new_tokens = shape.tokens / shape.sequences;
+  if (context > config_.max_model_len || shape.tokens > config_.max_num_batched_tokens ||
+      shape.sequences > config_.max_num_seqs)
+    throw Error(ErrorCode::invalid_argument,
+                concat("a step of ", shape.sequences, " x ", new_tokens, " tokens at context ", context,
+                       " exceeds the engine's limits: ", config_.max_num_seqs, " sequences, ",
+                       config_.max_num_batched_tokens, " tokens, context ", config_.max_model_len));
+  const std::int64_t blocks = shape.sequences * KvBlockPool::blocks_for(context);
+  if (blocks > kv_blocks_->total())  // not overloaded: to wait would not help
+    throw Error(ErrorCode::out_of_memory,
+                concat("a step of ", shape.sequences, " sequences at context ", context, " needs ", blocks,
+                       " KV blocks and the cache has ", kv_blocks_->total(),
+                       " in all; explain fewer sequences, a shorter context, or raise memory_budget or max_num_seqs"));
+  const Roofline roof = roofline();
+  std::vector<ExplainRow> rows;
+  loop_->call([&] {
+    HeldBlocks held(*kv_blocks_);
+    const std::vector<std::int32_t> tokens(static_cast<std::size_t>(context), 0);
+    std::vector<Chunk> chunks;
+    chunks.reserve(static_cast<std::size_t>(shape.sequences));
+    for (std::int64_t s = 0; s < shape.sequences; ++s)
+      chunks.push_back({tokens, context - new_tokens, new_tokens, held.take(context)});
+    Executor& runner = executor(default_output());
+    const StepInput step = chunk_step(chunks, false);
+
+    constexpr int repeats = 3;
+    std::vector<double> best = runner.run_timed(step);
+    for (int i = 1; i < repeats; ++i)
+      std::ranges::transform(best, runner.run_timed(step), best.begin(),
+                             [](double a, double b) { return std::min(a, b); });
+    rows =
+        explain_rows(runner.plan(), step.shape(), roof, [&](std::size_t op) { return runner.kernel_name(op); }, best);
+  });
+  return rows;
+}
+
+}  // namespace lamella
