@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"
 enter_venv
 install_test_requirements
-[ $# -gt 0 ] || set -- cpp python tests scripts
-find "$@" \( -name '*.cpp' -o -name '*.h' \) -print0 | xargs -0 --no-run-if-empty clang-format -i
+[ $# -gt 0 ] || set -- cpp python tests examples scripts
+find "$@" \( -name '*.cpp' -o -name '*.h' -o -name '*.c' \) -print0 | xargs -0 --no-run-if-empty clang-format -i
 ruff check --select I --fix --quiet "$@"
 ruff format "$@"

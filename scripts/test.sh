@@ -116,7 +116,7 @@ step_pytest_asan() {
   run_pytest
 }
 
-cpp_files() { find cpp python/bindings tests -name '*.cpp' -o -name '*.h'; }
+cpp_files() { find cpp python/bindings tests examples -name '*.cpp' -o -name '*.h' -o -name '*.c'; }
 
 step_clang_format() { cpp_files | xargs clang-format --dry-run --Werror; }
 

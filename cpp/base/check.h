@@ -11,10 +11,12 @@
 
 namespace lamella {
 
-/// Concatenates its arguments as a stream would print them. For error messages, not for hot paths.
+/// Concatenates its arguments as a stream would print them. For error messages and names, not for hot paths. Errors:
+/// std::bad_alloc, which a stream would otherwise keep to itself and return half of the text.
 template <typename... Parts>
 [[nodiscard]] std::string concat(const Parts&... parts) {
   std::ostringstream out;
+  out.exceptions(std::ios::badbit);
   (out << ... << parts);
   return std::move(out).str();
 }

@@ -47,9 +47,6 @@ struct EngineStats {
   std::uint64_t bytes_weights = 0, bytes_kv = 0, bytes_activations = 0;
 };
 
-/// How encode() turns an encoder's rows into its result.
-enum class Pooling : std::uint8_t { none, mean, cls, pooler };
-
 /// Runs one model on one device, on a thread of its own. Thread-safe: callers get a Client each, or ask for whole inputs
 /// at once.
 class EngineCore {

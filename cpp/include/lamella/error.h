@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -42,7 +43,8 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-/// A value or an Error, for the public C++ border, where no exception crosses. `value()` throws the Error.
+/// A value or an Error, for the public C++ border, where no exception crosses. `value()` throws the Error where there
+/// is no value; `error()` may be asked for only where there is one.
 template <typename T>
 class [[nodiscard]] Result {
  public:
@@ -56,13 +58,36 @@ class [[nodiscard]] Result {
     if (!ok()) throw std::get<Error>(state_);
     return std::get<T>(state_);
   }
-  [[nodiscard]] T&& value() && {
+  [[nodiscard]] const T& value() const& {
+    if (!ok()) throw std::get<Error>(state_);
+    return std::get<T>(state_);
+  }
+  /// By value: `for (auto& item : list().value())` would otherwise walk a list that is gone.
+  [[nodiscard]] T value() && {
     if (!ok()) throw std::get<Error>(state_);
     return std::get<T>(std::move(state_));
   }
 
  private:
   std::variant<T, Error> state_;
+};
+
+/// Of what has nothing to return: done, or an Error.
+template <>
+class [[nodiscard]] Result<void> {
+ public:
+  Result() noexcept = default;
+  Result(Error error) : error_(std::move(error)) {}  // NOLINT(google-explicit-constructor): reads as `return error;`
+
+  [[nodiscard]] bool ok() const noexcept { return !error_; }
+  explicit operator bool() const noexcept { return ok(); }
+  [[nodiscard]] const Error& error() const { return error_.value(); }
+  void value() const {
+    if (error_) throw *error_;
+  }
+
+ private:
+  std::optional<Error> error_;
 };
 
 }  // namespace lamella

@@ -13,7 +13,7 @@ namespace lamella {
 
 struct Request {
   std::vector<std::int32_t> prompt;  // token ids
-  SamplingParams sampling;
+  SamplingParams sampling = {};
 };
 
 using RequestId = std::uint64_t;

@@ -24,6 +24,10 @@ enum class DataType : std::uint8_t { f32, f16, bf16, i32 };
   return "?";
 }
 
+/// How an encoder's rows, one a token, become its result: all of them, their mean, the first, or the model's own
+/// pooler.
+enum class Pooling : std::uint8_t { none, mean, cls, pooler };
+
 /// Tokens in one block of the KV cache.
 inline constexpr std::int64_t kv_block_tokens = 16;
 
