@@ -107,20 +107,25 @@ TEST(Engine, F1_F2_F3_RefusesBadRequestsAndCountsThem) {
 
 TEST(Engine, F7_ACancelledRequestEndsAndItsBlocksAreFree) {
   const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
+  const std::vector<std::int32_t> whole = generate(*engine, {.prompt = {1, 2}, .sampling = {.max_tokens = 120}});
   Listener listener(*engine);
-  const RequestId running = listener.submit({.prompt = {1, 2}, .sampling = {.max_tokens = 100}});
-  const RequestId other = listener.submit({.prompt = {3}, .sampling = {.max_tokens = 3}});
-  while (listener.heard(running).tokens.empty()) listener.listen();
-  listener.cancel(running);
-  EXPECT_EQ(listener.finish(other).tokens.size(), 3U);
-  const Ended& cancelled = listener.finish(running);
-  EXPECT_EQ(cancelled.reason, FinishReason::cancelled);
-  const std::vector<std::int32_t> whole = generate(*engine, {.prompt = {1, 2}, .sampling = {.max_tokens = 100}});
+  Ended cancelled;
+  for (int attempt = 0; attempt < 1000 && cancelled.reason != FinishReason::cancelled; ++attempt) {
+    // On a busy machine a request may have ended before it is cancelled.
+    const RequestId running = listener.submit({.prompt = {1, 2}, .sampling = {.max_tokens = 120}});
+    const RequestId other = listener.submit({.prompt = {3}, .sampling = {.max_tokens = 3}});
+    while (listener.heard(running).tokens.empty()) listener.listen();
+    listener.cancel(running);
+    EXPECT_EQ(listener.finish(other).tokens.size(), 3U);
+    cancelled = listener.finish(running);
+    EXPECT_NO_THROW(listener.cancel(running));
+    expect_idle(*engine);
+    expect_balanced(*engine);
+  }
+  ASSERT_EQ(cancelled.reason, FinishReason::cancelled);
+  EXPECT_LT(cancelled.tokens.size(), whole.size());
   EXPECT_TRUE(std::equal(cancelled.tokens.begin(), cancelled.tokens.end(), whole.begin()));
-  expect_idle(*engine);
   EXPECT_EQ(engine->stats().requests.cancelled, 1);
-  expect_balanced(*engine);
-  EXPECT_NO_THROW(listener.cancel(running));
 }
 
 TEST(Engine, F7_AClientThatLeavesTakesItsRequestsWithIt) {
@@ -166,7 +171,7 @@ TEST(Engine, G_CloseEndsWhatRunsAndRefusesWhatComes) {
   std::unique_ptr<EngineCore> engine = make_engine(llama_like());
   Listener listener(*engine);
   const std::vector<RequestId> ids =
-      listener.submit_all(std::vector<Request>(10, {.prompt = {1, 2}, .sampling = {.max_tokens = 120}}));
+      listener.submit_all(std::vector<Request>(2000, {.prompt = {1, 2}, .sampling = {.max_tokens = 120}}));
   listener.listen();
   engine->close();
   expect_idle(*engine);
@@ -245,7 +250,7 @@ TEST(Engine, D2_AStepThatTheWholeKvCacheCannotHoldIsNotOverload) {
   const std::unique_ptr<EngineCore> roomy = make_engine(llama_like());
   static_cast<void>(roomy->roofline());  // takes its time, and explain() needs it
   Listener listener(*roomy);
-  listener.submit_all(std::vector<Request>(400, {.prompt = {1}, .sampling = {.max_tokens = 100}}));
+  listener.submit_all(std::vector<Request>(4000, {.prompt = {1}, .sampling = {.max_tokens = 100}}));
   listener.listen();
   EXPECT_EQ(code(*roomy), ErrorCode::overloaded);
 }
