@@ -24,7 +24,8 @@ def stream_answer(engine: Engine, ids: list[int], sampling: dict[str, Any], show
     with contextlib.closing(cast("Generator[Chunk, None, None]", chunks)):
         for chunk in chunks:
             first = first or time.perf_counter() - started
-            show(chunk.text if engine.tokenizer else "".join(f"{',' if tokens else ''}{id}" for id in chunk.token_ids))
+            ids_shown = ",".join(map(str, chunk.token_ids))  # any number of them, none in a last chunk
+            show(chunk.text if engine.tokenizer else ("," if tokens and ids_shown else "") + ids_shown)
             texts.append(chunk.text)
             tokens += chunk.token_ids
             reason = chunk.finish_reason
