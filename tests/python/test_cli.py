@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import lamella
 import pytest
 from lamella import _core
 from lamella.cli import COMMANDS, generate, main
-from lamella.cli.answers import stream_answer
 from lamella.cli.options import ENGINE, SAMPLING
 from random_models import draw
 from tiny_tokenizers import byte_level
@@ -131,22 +130,6 @@ def test_generate_shows_ids_where_there_is_no_tokenizer(run: Run, ids_only: Path
     code, shown, _ = run(*arguments)
     assert code == 0
     assert [int(word) for word in shown.split(",")] == completion["token_ids"]
-
-
-def test_ids_are_shown_with_commas_however_many_come_at_once() -> None:
-    """A chunk has the ids that were new when one looked."""
-
-    class Engine:
-        tokenizer = None
-
-        def stream(self, ids: list[int], **_: Any) -> Generator[lamella.Chunk, None, None]:
-            yield from (lamella.Chunk("", ids) for ids in ([5, 6, 7], [8], [9, 10]))
-            yield lamella.Chunk("", [], "length")
-
-    shown: list[str] = []
-    done = stream_answer(Engine(), [1], {}, shown.append)  # type: ignore[arg-type]
-    assert "".join(shown) == "5,6,7,8,9,10"
-    assert (done.token_ids, done.finish_reason) == ([5, 6, 7, 8, 9, 10], "length")
 
 
 def test_sampling_options_reach_the_sampler(run: Run, tiny: Path) -> None:

@@ -1,9 +1,9 @@
-"""`lamella bench`, `lamella explain` and `lamella info`: their fields, and figures that must agree with one another."""
+"""`lamella bench`, `explain` and `info`: their fields, and figures that must agree; and how answers are shown."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import lamella
 import pytest
 from lamella import _core
 from lamella.cli import bench, main
+from lamella.cli.answers import stream_answer
 from random_models import draw
 
 SPREADS = (
@@ -315,3 +316,19 @@ def test_info_of_smollm2(smollm2_path: Path, capsys: pytest.CaptureFixture[str],
     assert set(facts["stored"]) == {"F32", "Q4_1", "Q8_0"}
     assert facts["tokenizer"] == {"tokens": 49152}
     assert facts["chat_template"]
+
+
+def test_ids_are_shown_with_commas_however_many_come_at_once() -> None:
+    """A chunk has the ids that were new when one looked."""
+
+    class Engine:
+        tokenizer = None
+
+        def stream(self, ids: list[int], **_: Any) -> Generator[lamella.Chunk, None, None]:
+            yield from (lamella.Chunk("", ids) for ids in ([5, 6, 7], [8], [9, 10]))
+            yield lamella.Chunk("", [], "length")
+
+    shown: list[str] = []
+    done = stream_answer(Engine(), [1], {}, shown.append)  # type: ignore[arg-type]
+    assert "".join(shown) == "5,6,7,8,9,10"
+    assert (done.token_ids, done.finish_reason) == ([5, 6, 7, 8, 9, 10], "length")
