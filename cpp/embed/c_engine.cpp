@@ -34,7 +34,6 @@ lamella_engine_options c_defaults() {
   options.max_model_len = own.max_model_len;
   options.max_num_batched_tokens = own.max_num_batched_tokens;
   options.prefix_caching = own.prefix_caching ? 1 : 0;
-  options.steps_in_flight = own.steps_in_flight;
   return options;
 }
 
@@ -53,6 +52,8 @@ EngineOptions options_from(const lamella_engine_options& options) {
   const auto bytes = [](std::uint64_t count) { return count == 0 ? std::nullopt : std::optional(count); };
   if (options.prefix_caching != 0 && options.prefix_caching != 1)
     throw Error(ErrorCode::invalid_argument, concat("prefix_caching is ", options.prefix_caching, "; expected 0 or 1"));
+  if (options.reserved != 0)
+    throw Error(ErrorCode::invalid_argument, concat("reserved is ", options.reserved, "; expected 0"));
   return {.threads = options.threads,
           .dtype = dtype_from(options.dtype),
           .max_num_seqs = options.max_num_seqs,
@@ -60,8 +61,7 @@ EngineOptions options_from(const lamella_engine_options& options) {
           .max_num_batched_tokens = options.max_num_batched_tokens,
           .memory_budget = bytes(options.memory_budget),
           .kv_cache_memory = bytes(options.kv_cache_memory),
-          .prefix_caching = options.prefix_caching == 1,
-          .steps_in_flight = options.steps_in_flight};
+          .prefix_caching = options.prefix_caching == 1};
 }
 
 std::vector<Request> requests_from(const lamella_request* requests, std::size_t count) {

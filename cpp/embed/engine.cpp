@@ -28,7 +28,6 @@ EngineConfig config_from(const EngineOptions& options, const PackedStore& store)
   config.memory_budget = options.memory_budget;
   config.kv_cache_memory = options.kv_cache_memory;
   config.prefix_caching = options.prefix_caching;
-  config.steps_in_flight = options.steps_in_flight;
   return config;
 }
 

@@ -44,8 +44,8 @@ bool KvBlockPool::take(std::int64_t count, std::vector<std::int32_t>& blocks) {
   return true;
 }
 
-void KvBlockPool::give_back(std::vector<std::int32_t>& blocks, std::size_t first) noexcept {
-  while (blocks.size() > first) {  // the last block first: it is kept, and so forgotten, before those that lead to it
+void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) noexcept {
+  while (!blocks.empty()) {  // the last block first: it is kept, and so forgotten, before those that lead to it
     const std::int32_t block = blocks.back();
     blocks.pop_back();
     if (--at(block).holders > 0) continue;

@@ -37,8 +37,8 @@ class KvBlockPool {
   /// Takes `count` blocks, or none at all and returns false where fewer are available. Errors: std::bad_alloc, which
   /// takes none; none where `blocks` has the capacity.
   [[nodiscard]] bool take(std::int64_t count, std::vector<std::int32_t>& blocks);
-  /// Gives back all of `blocks` from index `first` on and shortens it. Never fails, so that destructors may call it.
-  void give_back(std::vector<std::int32_t>& blocks, std::size_t first = 0) noexcept;
+  /// Gives all of `blocks` back and empties it. Never fails, so that destructors may call it.
+  void give_back(std::vector<std::int32_t>& blocks) noexcept;
 
   /// Appends to `blocks` those that hold the beginning of `tokens`, as many in a row as are kept, at most `most`; they
   /// are held as if taken. Returns the prefix that they are. Errors: as take().

@@ -37,8 +37,8 @@ class Client {
   [[nodiscard]] std::vector<Progress> poll() { return wait(0.0); }
   /// Ends the request before its next step; ids that are unknown or have ended are ignored.
   void cancel(RequestId id);
-  /// The choice ends as finished, with the reason `stop`, before its next step: what it has said is enough, a stop string
-  /// for one. Unknown ones are ignored.
+  /// The choice ends as finished, with the reason `stop`, before its next step: what it has said is enough, a stop
+  /// string for one. Unknown ones are ignored.
   void stop(RequestId id, std::int32_t choice = 0);
   /// Cancels all and forgets them.
   void leave() noexcept;

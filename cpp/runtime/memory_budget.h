@@ -37,7 +37,8 @@ struct BudgetRequest {
 /// Gives the KV pool what max_num_seqs full sequences need, but at most a quarter of what weights and activations leave
 /// (half of it under an explicit budget), and at least one full sequence; or what the user asked for, rounded down to
 /// blocks. A budget above the memory available is not more than that memory. Errors: invalid_argument where the user's
-/// size holds no block; out_of_memory with the whole table and the options that would fit, before anything is allocated.
+/// size holds no block; out_of_memory with the whole table and the options that would fit, before anything is
+/// allocated.
 [[nodiscard]] MemorySplit split_memory(const BudgetRequest& request);
 
 /// "1.23 GiB".

@@ -1,7 +1,6 @@
 // The engine's loop: one queue that every caller is a client of, and the thread that serves it.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -43,8 +42,8 @@ struct LoopOptions {
 /// `iterate` is one turn of the loop, for the thread that `start` makes, or for a test that has none.
 class RequestLoop {
  public:
-  /// `executor` is null for models that generate nothing; it, the team, the pool and what `scrub` uses outlive close(). Errors:
-  /// those of StepRunner.
+  /// `executor` is null for models that generate nothing; it, the team, the pool and what `scrub` uses outlive close().
+  /// Errors: those of StepRunner.
   RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& team, KvBlockPool& pool, Scheduler::Scrub scrub);
   ~RequestLoop();
   RequestLoop(const RequestLoop&) = delete;

@@ -13,8 +13,6 @@
 namespace lamella {
 namespace {
 
-constexpr std::string_view closed_text = "the engine is closed";
-
 void lower_event(int event_fd) noexcept {
   std::uint64_t count = 0;
   if (event_fd >= 0) static_cast<void>(!::read(event_fd, &count, sizeof count));
@@ -24,7 +22,7 @@ void lower_event(int event_fd) noexcept {
 
 void RequestLoop::refuse_if_closed() const {
   if (died_of_) throw Error(ErrorCode::engine_dead, concat("the engine is dead: ", died_of_->what()));
-  if (closing_) throw Error(ErrorCode::invalid_argument, std::string(closed_text));
+  if (closing_) throw Error(ErrorCode::invalid_argument, "the engine is closed");
 }
 
 void RequestLoop::submit(const std::vector<std::shared_ptr<RequestRecord>>& records,

@@ -1,7 +1,7 @@
 #include "runtime/request_rules.h"
 
-#include "memory/kv_pool.h"
 #include "runtime/sampler.h"
+#include "runtime/sequence.h"
 
 namespace lamella {
 
@@ -18,7 +18,7 @@ void RequestRules::validate_tokens(std::span<const std::int32_t> tokens) const {
 }
 
 void RequestRules::validate_fits(std::int64_t prompt, std::int64_t max_tokens) const {
-  const std::int64_t needed = KvBlockPool::blocks_for(prompt + max_tokens);
+  const std::int64_t needed = blocks_needed(prompt, max_tokens);
   if (needed > kv_blocks)
     throw Error(ErrorCode::out_of_memory,
                 concat("a prompt of ", prompt, " tokens plus max_tokens ", max_tokens, " needs ", needed,

@@ -31,7 +31,7 @@ Sequence::Sequence(const Request& request, std::int32_t choice_number)
   const std::int64_t most = prompt_tokens + max_tokens;
   tokens.reserve(static_cast<std::size_t>(most));
   tokens = request.prompt;
-  blocks.reserve(static_cast<std::size_t>(KvBlockPool::blocks_for(most)));
+  blocks.reserve(static_cast<std::size_t>(most_blocks()));
 }
 
 Scheduler::Scheduler(SchedulerLimits limits, KvBlockPool& pool, Scrub scrub)

@@ -69,8 +69,6 @@ class Scheduler {
   [[nodiscard]] std::int64_t running() const noexcept { return static_cast<std::int64_t>(running_.size()); }
   [[nodiscard]] std::int64_t preemptions() const noexcept { return preemptions_; }
   [[nodiscard]] std::int64_t reused_tokens() const noexcept { return reused_tokens_; }
-  /// Some sequence of the scheduler's, or nullptr: for ending them all.
-  [[nodiscard]] Sequence* any() noexcept { return first_waiting_ != nullptr ? first_waiting_ : any_running(); }
 
  private:
   struct Room {
@@ -79,7 +77,6 @@ class Scheduler {
   void enqueue(Sequence& sequence);
   void dequeue(Sequence& sequence);
   void leave_running(Sequence& sequence);
-  [[nodiscard]] Sequence* any_running() noexcept { return running_.empty() ? nullptr : running_.back(); }
   [[nodiscard]] bool admit(Sequence& sequence);
   [[nodiscard]] bool has_block_for_next_token(Sequence& sequence, std::span<const Part> parts);
   [[nodiscard]] Sequence* youngest_idle(std::span<const Part> parts) noexcept;

@@ -14,6 +14,11 @@ namespace lamella {
 
 struct RequestRecord;
 
+/// Blocks of the KV cache that a request needs at most: the last token that it generates is never computed.
+[[nodiscard]] inline std::int64_t blocks_needed(std::int64_t prompt, std::int64_t max_tokens) noexcept {
+  return KvBlockPool::blocks_for(prompt + std::max<std::int64_t>(max_tokens - 1, 0));
+}
+
 /// Owned by the request's record, changed by the loop alone. All that it can ever hold is reserved when it is made, on
 /// the thread that submits: scheduling allocates nothing.
 struct Sequence {
@@ -60,10 +65,8 @@ struct Sequence {
   [[nodiscard]] std::int64_t generated() const noexcept {
     return static_cast<std::int64_t>(tokens.size()) - prompt_tokens;
   }
-  /// Blocks that it needs at most: the last token that it generates is never computed.
-  [[nodiscard]] std::int64_t most_blocks() const noexcept {
-    return KvBlockPool::blocks_for(prompt_tokens + std::max<std::int64_t>(max_tokens - 1, 0));
-  }
+  /// Blocks that it needs at most.
+  [[nodiscard]] std::int64_t most_blocks() const noexcept { return blocks_needed(prompt_tokens, max_tokens); }
   /// Whether the prompt has been computed once and found sound.
   [[nodiscard]] bool has_begun() const noexcept { return verified >= prompt_tokens || generated() > 0; }
 };

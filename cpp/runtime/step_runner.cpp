@@ -40,6 +40,8 @@ Error handled_error() noexcept {
       return out_of_memory_error();
     } catch (const std::exception& error) {
       return {ErrorCode::internal, concat("a step failed: ", error.what())};
+    } catch (...) {
+      return {ErrorCode::internal, "a step failed with an exception that is no std::exception"};
     }
   } catch (...) {  // no memory for the message
     return out_of_memory_error();
@@ -108,7 +110,7 @@ void StepRunner::run(Step& step) noexcept {
     const std::span<const float> logits = executor_.run(step.input);
     step.executor_s = now_seconds() - started;
     finish_parts(step, logits);
-  } catch (const std::exception&) {
+  } catch (...) {
     step.executor_s = now_seconds() - started;
     const Error failure = handled_error();
     for (Outcome& outcome : step.outcomes) outcome.error = failure;
@@ -120,7 +122,7 @@ void StepRunner::finish_parts(Step& step, std::span<const float> logits) {
     const auto rows = static_cast<std::size_t>(step.parts[i].rows());
     try {
       finish_part(step.parts[i], logits.subspan(row * vocabulary_, rows * vocabulary_), scratch, step.outcomes[i]);
-    } catch (const std::exception&) {
+    } catch (...) {
       step.outcomes[i].error = handled_error();
     }
     return rows;

@@ -10,6 +10,7 @@
 
 #include <functional>
 
+#include "arrays.h"
 #include "base/check.h"
 #include "bindings.h"
 #include "cpu/cpu_device.h"
@@ -30,14 +31,6 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 using FloatArray = nb::ndarray<nb::numpy, float>;
-
-FloatArray to_numpy(std::vector<float>&& values, std::vector<std::size_t> shape) {
-  auto owned = std::make_unique<std::vector<float>>(std::move(values));
-  float* data = owned->data();
-  const nb::capsule owner(owned.release(),
-                          [](void* pointer) noexcept { delete static_cast<std::vector<float>*>(pointer); });
-  return {data, shape.size(), shape.data(), owner};
-}
 
 cpu::CpuOptions cpu_options(int threads, const std::optional<std::string>& kernels) {
   cpu::CpuOptions options{.threads = threads};

@@ -5,8 +5,9 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
-#include <memory>
+#include <utility>
 
+#include "arrays.h"
 #include "base/check.h"
 #include "bindings.h"
 #include "runtime/sampler.h"
@@ -24,13 +25,9 @@ using LogitRow = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device:
 std::span<const float> row_of(const LogitRow& logits) { return {logits.data(), logits.size()}; }
 
 template <typename Number>
-nb::ndarray<nb::numpy, Number> to_numpy(std::vector<Number>&& values) {
-  auto owned = std::make_unique<std::vector<Number>>(std::move(values));
-  Number* data = owned->data();
-  const std::size_t size = owned->size();
-  const nb::capsule owner(owned.release(),
-                          [](void* pointer) noexcept { delete static_cast<std::vector<Number>*>(pointer); });
-  return {data, {size}, owner};
+auto row_to_numpy(std::vector<Number>&& values) {
+  const std::size_t size = values.size();
+  return to_numpy(std::move(values), {size});
 }
 
 void check_tokens(const Ids& tokens, std::size_t vocabulary) {
@@ -52,8 +49,8 @@ class PythonSampler {
     sampler_.accept(token);
   }
   Sampled next(const LogitRow& logits) { return sampler_.next(checked(logits), scratch_); }
-  auto distribution(const LogitRow& logits) { return to_numpy(sampler_.distribution(checked(logits), scratch_)); }
-  auto processed(const LogitRow& logits) { return to_numpy(sampler_.processed(checked(logits), scratch_)); }
+  auto distribution(const LogitRow& logits) { return row_to_numpy(sampler_.distribution(checked(logits), scratch_)); }
+  auto processed(const LogitRow& logits) { return row_to_numpy(sampler_.processed(checked(logits), scratch_)); }
 
  private:
   static SamplingParams checked(const SamplingParams& params, const Ids& prompt, std::int64_t vocabulary) {

@@ -74,7 +74,7 @@ typedef struct lamella_engine_options {
   uint64_t memory_budget;   /* bytes; 0: what the machine has free */
   uint64_t kv_cache_memory; /* bytes; 0: what fits */
   int32_t prefix_caching;   /* 0 or 1 */
-  int32_t steps_in_flight;
+  int32_t reserved;         /* 0: a field to come must not find what is left of something else */
 } lamella_engine_options;
 
 /* Writes the defaults. `struct_size` is the caller's sizeof(lamella_engine_options). */

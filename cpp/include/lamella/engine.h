@@ -46,8 +46,6 @@ struct EngineOptions {
   std::optional<std::uint64_t> kv_cache_memory = {};
   /// Whether prompts that begin alike share the cache of that beginning. Results are the same.
   bool prefix_caching = true;
-  /// Steps that are prepared before the results of earlier ones are taken, 1 to 16. Results are the same.
-  int steps_in_flight = 1;
   /// Told the bytes of the store that were read so far and in all, while it is opened; from any thread, one call at a
   /// time. What it throws ends open() with the error `cancelled`.
   std::function<void(std::uint64_t done, std::uint64_t total)> on_load = {};

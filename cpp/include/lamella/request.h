@@ -30,8 +30,8 @@ enum class FinishReason : std::uint8_t { running, stop, length, cancelled, error
   return "?";
 }
 
-/// What is new about one choice of a request (see SamplingParams::n) since the last look. Once `reason` is not `running`
-/// the choice is over; a request is over when all its choices are.
+/// What is new about one choice of a request (see SamplingParams::n) since the last look. Once `reason` is not
+/// `running` the choice is over; a request is over when all its choices are.
 struct Progress {
   RequestId id = 0;
   std::int32_t choice = 0;

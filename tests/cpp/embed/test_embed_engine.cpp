@@ -91,7 +91,6 @@ TEST(EmbeddedEngine, RefusesOptionsOutsideTheirRangeByName) {
   expect_refused(Engine::open(made.path(), {.max_model_len = 1 << 17}), ErrorCode::invalid_argument, {"max_model_len"});
   expect_refused(Engine::open(made.path(), {.max_num_batched_tokens = 0}), ErrorCode::invalid_argument,
                  {"max_num_batched_tokens"});
-  expect_refused(Engine::open(made.path(), {.steps_in_flight = 17}), ErrorCode::invalid_argument, {"steps_in_flight"});
   expect_refused(Engine::open(made.path(), {.memory_budget = nothing}), ErrorCode::out_of_memory, {"weights"});
   expect_refused(Engine::open(made.path().parent_path() / "absent"), ErrorCode::io_error, {"absent"});
 }

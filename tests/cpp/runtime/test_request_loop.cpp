@@ -64,8 +64,7 @@ class Script {
     ContentExecutor executor(blocks_);
     KvBlockPool pool(blocks_);
     double now_s = 0.0;
-    const RequestRules rules{
-        .vocabulary = ContentExecutor::vocabulary, .max_model_len = 16 * blocks_, .kv_blocks = blocks_};
+    const RequestRules rules{.vocabulary = ContentExecutor::vocabulary, .max_model_len = 1000, .kv_blocks = blocks_};
     const auto loop = std::make_shared<RequestLoop>(
         LoopOptions{.limits = limits_,
                     .vocabulary = ContentExecutor::vocabulary,
@@ -129,8 +128,9 @@ class Script {
       std::vector<Request> requests;
       for (std::int64_t i = draw(1, 3); i > 0; --i) requests.push_back(any_request());
       const bool too_large = std::ranges::any_of(requests, [&](const Request& request) {
-        return KvBlockPool::blocks_for(static_cast<std::int64_t>(request.prompt.size()) + request.sampling.max_tokens) >
-               blocks_;
+        // The last token is never computed.
+        return KvBlockPool::blocks_for(static_cast<std::int64_t>(request.prompt.size()) + request.sampling.max_tokens -
+                                       1) > blocks_;
       });
       try {
         const std::vector<RequestId> ids = clients_[client]->submit(requests);
@@ -240,6 +240,48 @@ TEST(RequestLoop, ScriptsOfOperationsLeaveEveryRequestAsAloneAndNothingBehind) {
   EXPECT_GT(Script::failed, static_cast<std::int64_t>(scripts) / 10);
   EXPECT_GT(Script::cancelled_midway, static_cast<std::int64_t>(scripts) / 10);
   EXPECT_GT(Script::stopped_midway, static_cast<std::int64_t>(scripts) / 20);
+}
+
+TEST(RequestLoop, D4_ABrokenInvariantFailsEveryRequestAtOnceAndTheEngineSaysThatItIsDead) {
+  ContentExecutor executor(4);
+  KvBlockPool pool(4);
+  ThreadTeam team(1);
+  const RequestRules rules{.vocabulary = ContentExecutor::vocabulary, .max_model_len = 64, .kv_blocks = 4};
+  const auto loop = std::make_shared<RequestLoop>(
+      LoopOptions{
+          .limits = {.max_num_seqs = 2, .max_num_batched_tokens = 8, .max_rows = 2, .max_blocks_per_sequence = 4},
+          .vocabulary = ContentExecutor::vocabulary,
+          .clock = [] { return 1.0; }},
+      &executor, team, pool, [](std::span<const std::int32_t>) {});
+  std::vector<std::int32_t> stolen;  // nobody but the scheduler and calls between its steps may hold blocks
+  ASSERT_TRUE(pool.take(4, stolen));
+  Client client(loop, rules), other(loop, rules);
+  const RequestId id = client.submit(Request{.prompt = {1, 2}, .sampling = {.max_tokens = 3, .n = 2}});
+  loop->start();
+  std::vector<Progress> news;
+  while (client.open() > 0)
+    for (Progress& progress : client.wait(60.0)) news.push_back(std::move(progress));
+  ASSERT_EQ(news.size(), 2U);
+  for (const Progress& progress : news) {
+    EXPECT_EQ(progress.id, id);
+    EXPECT_EQ(progress.reason, FinishReason::error);
+    ASSERT_TRUE(progress.error.has_value());
+    EXPECT_EQ(progress.error->code(), ErrorCode::internal);
+  }
+  const auto code = [](const auto& act) {
+    try {
+      act();
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::cancelled;
+  };
+  EXPECT_EQ(code([&] { other.submit(Request{.prompt = {1}, .sampling = {.max_tokens = 1}}); }), ErrorCode::engine_dead);
+  EXPECT_EQ(code([&] { loop->call([] {}); }), ErrorCode::engine_dead);
+  const RequestCounts counts = loop->request_counts();
+  EXPECT_EQ(counts.failed, 1);
+  EXPECT_EQ(counts.running, 0);
+  loop->close();
 }
 
 }  // namespace
