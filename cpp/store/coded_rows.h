@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/scratch.h"
 #include "lamella/weight_format.h"
 
 namespace lamella {
@@ -20,9 +21,9 @@ struct CodedRows {
     rows = row_count;
     inputs = row_inputs;
     groups = format.group == 0 ? 1 : (inputs + format.group - 1) / format.group;
-    codes.resize(static_cast<std::size_t>(rows * inputs));
-    scales.resize(static_cast<std::size_t>(rows * groups));
-    offsets.resize(format.offset == Offset::none ? 0 : scales.size());
+    resize_scratch(codes, static_cast<std::size_t>(rows * inputs));
+    resize_scratch(scales, static_cast<std::size_t>(rows * groups));
+    resize_scratch(offsets, format.offset == Offset::none ? 0 : scales.size());
   }
 };
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/scratch.h"
 #include "memory/panels.h"
 #include "store/find_source.h"
 #include "store/gguf_codes.h"
@@ -59,7 +60,7 @@ void PiecePacker::pack(const Piece& piece, std::span<std::byte> room) {
   check(room.size() == piece.bytes, to_string(weight.id), ": ", piece.bytes, " bytes of pieces into ", room.size());
   window_.read(source, piece.begin, piece.end, largest_magnitude(format));
   if (is_vector(weight.id.slot)) {
-    floats_.resize(static_cast<std::size_t>(piece.end - piece.begin));
+    resize_scratch(floats_, static_cast<std::size_t>(piece.end - piece.begin));
     window_.floats(piece.begin, floats_);
     std::memcpy(room.data(), floats_.data(), room.size());
     return;
@@ -75,7 +76,7 @@ void PiecePacker::pack(const Piece& piece, std::span<std::byte> room) {
       pack_codes(matrix, row, codes_);
       continue;
     }
-    floats_.resize(static_cast<std::size_t>(rows * matrix.inputs));
+    resize_scratch(floats_, static_cast<std::size_t>(rows * matrix.inputs));
     window_.floats(piece.begin + row, floats_);
     if (is_quantised(format)) {
       quantise_rows(floats_, rows, matrix.inputs, format, Rounding::clip_search, codes_);

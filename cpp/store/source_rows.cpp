@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/scratch.h"
 #include "io/expand.h"
 #include "memory/panels.h"
 
@@ -75,21 +76,28 @@ void RowWindow::read_rows(std::int64_t begin, std::int64_t end) {
   std::vector<std::int64_t> order(static_cast<std::size_t>(end - begin));  // rows by where they stand in the file
   std::iota(order.begin(), order.end(), begin);
   std::ranges::sort(order, {}, [&](std::int64_t row) { return map.source_row(row); });
-  places_.resize(order.size());
-  raw_.clear();
+  resize_scratch(places_, order.size());
+  struct Run {
+    std::int64_t first, rows, base;  // stored rows, and where in raw_ they begin
+  };
+  std::vector<Run> runs;
+  std::int64_t bytes = 0;
   for (std::size_t i = 0; i < order.size();) {
     const std::int64_t first = map.source_row(order[i]);
     std::int64_t last = first;
-    const auto base = std::int64_t(raw_.size());
     for (; i < order.size(); ++i) {
       const std::int64_t row = map.source_row(order[i]);
       if ((row - last - 1) * row_bytes > most_gap_bytes) break;
       last = row;
-      places_[static_cast<std::size_t>(order[i] - begin)] = base + (row - first) * row_bytes;
+      places_[static_cast<std::size_t>(order[i] - begin)] = bytes + (row - first) * row_bytes;
     }
-    raw_.resize(static_cast<std::size_t>(base + (last + 1 - first) * row_bytes));
-    fetch(static_cast<std::uint64_t>(first * row_bytes), std::span(raw_).subspan(static_cast<std::size_t>(base)));
+    runs.push_back({first, last + 1 - first, bytes});
+    bytes += runs.back().rows * row_bytes;
   }
+  resize_scratch(raw_, static_cast<std::size_t>(bytes));
+  for (const Run& run : runs)
+    fetch(static_cast<std::uint64_t>(run.first * row_bytes),
+          std::span(raw_).subspan(static_cast<std::size_t>(run.base), static_cast<std::size_t>(run.rows * row_bytes)));
 }
 
 void RowWindow::read_strip(std::int64_t begin, std::int64_t end) {
@@ -106,14 +114,13 @@ void RowWindow::read_strip(std::int64_t begin, std::int64_t end) {
   const std::int64_t width_bytes = strip_width_ / storage.elements * storage.bytes;
   const std::int64_t offset = strip_begin_ / storage.elements * storage.bytes;
   const auto size = static_cast<std::size_t>(map.columns() * strip_width_);
-  if (strip_.capacity() < size) strip_ = std::vector<float>();  // goes before the longer one comes
-  strip_.resize(size);
+  resize_scratch(strip_, size);
   // Whole stored rows follow one another: as many as a read takes at once. Narrower strips are read piece by piece.
   const bool whole = strip_width_ == source_->stored_elements();
   const std::int64_t at_once = whole ? std::max<std::int64_t>(1, read_bytes / width_bytes) : 1;
   for (std::int64_t column = 0; column < map.columns(); column += at_once) {
     const std::int64_t count = std::min(at_once, map.columns() - column);
-    raw_.resize(static_cast<std::size_t>(count * width_bytes));
+    resize_scratch(raw_, static_cast<std::size_t>(count * width_bytes));
     fetch(static_cast<std::uint64_t>(column * source_->stored_bytes() + offset), raw_);
     const auto values = std::span(strip_).subspan(static_cast<std::size_t>(column * strip_width_),
                                                   static_cast<std::size_t>(count * strip_width_));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/checksum.h"
+#include "base/scratch.h"
 #include "store/pieces.h"
 
 namespace lamella {
@@ -108,7 +109,8 @@ void write_segments(const SegmentRoute& route, std::span<const std::uint32_t> se
         const Piece piece = pieces[i];
         const Cut::Place place = cut.place(piece);
         const io::StoreSegment& segment = route.header.segments[place.segment];
-        bytes.assign(place.padded_end - place.begin, std::byte{0});
+        resize_scratch(bytes, place.padded_end - place.begin);
+        std::ranges::fill(bytes, std::byte{0});
         packer.pack(piece, std::span(bytes).first(piece.bytes));
         route.file.write(segment.offset + place.begin, bytes);
 
