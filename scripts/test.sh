@@ -19,6 +19,7 @@ fuzz_seconds=120   # a target, in the full stage
 mutations=1000000  # a target, in the full stage
 export LAMELLA_STAGE=$stage
 export CXX=g++ CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
+export CCACHE_SLOPPINESS=pch_defines,time_macros  # what ccache asks for where headers are precompiled
 
 # ---- steps: functions that print what they do and return non-zero when something is wrong ------------------------------
 # A step that runs many cases leaves a JUnit file at $junit; any other counts as one case.
@@ -62,7 +63,6 @@ step_aarch64() {
   cmake --build --preset aarch64 -j "$cores"
 }
 
-# Without the kernels' own tests, which run on one thread: those of executors and engines run kernels on several.
 step_cpp_tsan() { build_and_ctest tsan; }
 
 # clang's sanitizers over the seeds; in the full stage also a search, whose finds go to build/fuzz/found.
