@@ -142,6 +142,7 @@ class Binder {
             .kv = kv(1, buffer(op_.inputs[4])),
             .scale = a_.scale,
             .causal = a_.causal,
+            .window = a_.window,
             .tokens = 0,
             .heads = a_.heads};
   }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "plan/kv_groups.h"
 
 namespace lamella {
 namespace {
@@ -48,13 +49,17 @@ void KvBlockPool::give_back(std::vector<std::int32_t>& blocks) noexcept {
   while (!blocks.empty()) {  // the last block first: it is kept, and so forgotten, before those that lead to it
     const std::int32_t block = blocks.back();
     blocks.pop_back();
-    if (--at(block).holders > 0) continue;
-    --used_;
-    if (is_published(block)) {
-      keep(block);
-    } else {
-      empty_.push_back(block);
-    }
+    give_back(block);
+  }
+}
+
+void KvBlockPool::give_back(std::int32_t block) noexcept {
+  if (--at(block).holders > 0) return;
+  --used_;
+  if (is_published(block)) {
+    keep(block);
+  } else {
+    empty_.push_back(block);
   }
 }
 
@@ -88,9 +93,16 @@ std::int32_t& KvBlockPool::bucket(PrefixId parent, std::span<const std::int32_t>
   return buckets_[hash & (buckets_.size() - 1)];
 }
 
+std::int32_t& KvBlockPool::bucket(PrefixId prefix, std::size_t group) noexcept {
+  std::uint64_t hash = (prefix * most_kv_groups + group) * 0x9E3779B97F4A7C15U;
+  hash ^= hash >> 29;
+  return buckets_[hash & (buckets_.size() - 1)];
+}
+
 std::int32_t KvBlockPool::find(PrefixId parent, std::span<const std::int32_t> tokens) noexcept {
   std::int32_t block = bucket(parent, tokens);
-  while (block != none && (at(block).parent != parent || !std::ranges::equal(at(block).tokens, tokens)))
+  while (block != none &&
+         (at(block).group != 0 || at(block).parent != parent || !std::ranges::equal(at(block).tokens, tokens)))
     block = at(block).next_in_bucket;
   return block;
 }
@@ -103,9 +115,24 @@ PrefixId KvBlockPool::reuse(std::span<const std::int32_t> tokens, std::int64_t m
     const std::int32_t block =
         find(prefix, tokens.subspan(static_cast<std::size_t>(i * kv_block_tokens), kv_block_tokens));
     if (block == none) break;
-    blocks.push_back(block);
-    if (at(block).holders == 0) stop_keeping(block);
-    hold(block);
+    blocks.push_back(share(block));
+    prefix = at(block).prefix;
+  }
+  return prefix;
+}
+
+std::int32_t KvBlockPool::share(std::int32_t block) noexcept {
+  if (at(block).holders == 0) stop_keeping(block);
+  hold(block);
+  return block;
+}
+
+std::optional<PrefixId> KvBlockPool::prefix(std::span<const std::int32_t> tokens, std::int64_t blocks) noexcept {
+  PrefixId prefix = empty_prefix;
+  for (std::int64_t i = 0; i < blocks; ++i) {
+    const std::int32_t block =
+        find(prefix, tokens.subspan(static_cast<std::size_t>(i * kv_block_tokens), kv_block_tokens));
+    if (block == none) return std::nullopt;
     prefix = at(block).prefix;
   }
   return prefix;
@@ -114,18 +141,35 @@ PrefixId KvBlockPool::reuse(std::span<const std::int32_t> tokens, std::int64_t m
 PrefixId KvBlockPool::publish(std::int32_t block, PrefixId parent, std::span<const std::int32_t> tokens) noexcept {
   if (const std::int32_t same = find(parent, tokens); same != none) return at(same).prefix;
   Block& own = at(block);
+  own.group = 0;
   own.prefix = next_prefix_++;
   own.parent = parent;
   std::ranges::copy(tokens, own.tokens);
-  std::int32_t& first = bucket(parent, tokens);
-  own.next_in_bucket = first;
-  first = block;
+  link(block, bucket(parent, tokens));
   return own.prefix;
+}
+
+std::int32_t KvBlockPool::find_companion(PrefixId prefix, std::size_t group) noexcept {
+  std::int32_t block = bucket(prefix, group);
+  while (block != none && (at(block).group != group || at(block).prefix != prefix)) block = at(block).next_in_bucket;
+  return block;
+}
+
+void KvBlockPool::publish_companion(std::int32_t block, PrefixId prefix, std::size_t group) noexcept {
+  if (find_companion(prefix, group) != none) return;
+  at(block).group = static_cast<std::uint32_t>(group);
+  at(block).prefix = prefix;
+  link(block, bucket(prefix, group));
+}
+
+void KvBlockPool::link(std::int32_t block, std::int32_t& bucket) noexcept {
+  at(block).next_in_bucket = bucket;
+  bucket = block;
 }
 
 void KvBlockPool::unpublish(std::int32_t block) noexcept {
   Block& own = at(block);
-  std::int32_t* link = &bucket(own.parent, own.tokens);
+  std::int32_t* link = own.group == 0 ? &bucket(own.parent, own.tokens) : &bucket(own.prefix, own.group);
   while (*link != block) link = &at(*link).next_in_bucket;
   *link = own.next_in_bucket;
   own.prefix = own.parent = empty_prefix;

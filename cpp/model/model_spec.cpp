@@ -117,7 +117,8 @@ void validate_attention(const Part& part, const AttentionSpec& attention, Positi
   if (attention.rope) validate_rope(part.sub("rope"), *attention.rope, attention.head_dim);
   part.not_built(attention.query_norm.kind != NormKind::none, "query_norm", "a norm of the queries");
   part.not_built(attention.key_norm.kind != NormKind::none, "key_norm", "a norm of the keys");
-  part.not_built(attention.window != 0, "window", "sliding-window attention");
+  part.expect(attention.window >= 0, "window", attention.window, "0 or more");
+  part.expect(attention.window == 0 || attention.causal, "window", attention.window, "0 for bidirectional attention");
   part.not_built(attention.logit_softcap != 0.0F, "logit_softcap", "soft-capping of attention scores");
 }
 

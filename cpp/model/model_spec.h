@@ -61,7 +61,7 @@ struct AttentionSpec {
   bool output_bias = false;
   std::optional<RopeSpec> rope;
   NormSpec query_norm, key_norm;   // named room: norms of q and k per head (Qwen3)
-  std::int32_t window = 0;         // named room: sliding window in tokens, 0 = whole context (Mistral)
+  std::int32_t window = 0;         // a token sees so many, itself included; 0: all before it (Mistral, GPT-Neo)
   float logit_softcap = 0.0F;      // named room (Gemma 2)
 
   [[nodiscard]] std::int64_t query_width() const noexcept { return std::int64_t{heads} * head_dim; }

@@ -1,5 +1,7 @@
 #include "plan/cost.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "memory/panels.h"
 
@@ -40,6 +42,19 @@ std::int64_t matrix_flops(const Plan& plan, const Op& op, std::int64_t rows) {
   return flops.value();
 }
 
+// With a window, what a step's sums allow to be said: exact where every sequence has outgrown the window, or none has;
+// otherwise an upper bound.
+
+std::int64_t attended(const StepShape& shape, std::int32_t window) {
+  return window == 0 ? shape.attended : std::min(shape.attended, (Count(shape.tokens) * window).value());
+}
+
+/// A sequence's first token of the step sees window - 1 tokens before it.
+std::int64_t kv_tokens_read(const StepShape& shape, std::int32_t window) {
+  if (window == 0) return shape.kv_tokens;
+  return std::min(shape.kv_tokens, (Count(shape.sequences) * (window - 1) + shape.tokens).value());
+}
+
 /// FLOPs of a norm, an activation or an addition are counted as this many an element; they never bound a step.
 constexpr std::int64_t elementwise_flops = 4;
 
@@ -77,8 +92,8 @@ Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
   switch (op.kind) {
     case OpKind::attention:
     case OpKind::layout_attention:
-      read = read + shape.kv_tokens * kv_row_bytes;
-      flops = Count(4) * shape.attended * a.heads * a.head_dim;  // q.k and p.v
+      read = read + kv_tokens_read(shape, a.window) * kv_row_bytes;
+      flops = Count(4) * attended(shape, a.window) * a.heads * a.head_dim;  // q.k and p.v
       break;
     case OpKind::kv_write:
     case OpKind::norm_qkv:

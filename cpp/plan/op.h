@@ -53,6 +53,7 @@ struct OpAttributes {
   std::int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0F;
   bool causal = true;
+  std::int32_t window = 0;  // tokens that a token sees, itself included; 0: all before it
   std::int32_t position_offset = 0;
 };
 

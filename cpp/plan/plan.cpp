@@ -105,6 +105,10 @@ const Buffer* Plan::find(std::string_view name) const noexcept {
   return found == buffers.end() ? nullptr : &*found;
 }
 
+std::string block_table_name(std::size_t group) {
+  return group == 0 ? std::string("block_tables") : concat("block_tables.", group);
+}
+
 std::int64_t element_count(const Buffer& buffer, const StepShape& shape) {
   std::int64_t count = 1;
   for (const Dim& dim : buffer.shape)

@@ -42,6 +42,9 @@ struct Plan {
   [[nodiscard]] const Buffer* find(std::string_view name) const noexcept;
 };
 
+/// The input buffer with a KV group's block table: "block_tables" of group 0, "block_tables.1" of the next.
+[[nodiscard]] std::string block_table_name(std::size_t group);
+
 /// Elements and bytes of a buffer for a step of that shape. Errors: invalid_argument, naming the buffer, above 2^63.
 [[nodiscard]] std::int64_t element_count(const Buffer& buffer, const StepShape& shape);
 [[nodiscard]] std::int64_t byte_count(const Buffer& buffer, const StepShape& shape);

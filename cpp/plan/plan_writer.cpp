@@ -8,6 +8,8 @@ namespace lamella {
 
 PlanWriter::PlanWriter(const ModelSpec& spec, const PlanOptions& plan_options) : options(plan_options), model_(spec) {
   plan_.bounds = options.bounds;
+  longest_ = options.bounds.kv_blocks * kv_block_tokens;
+  kv_groups_ = kv_groups(spec, longest_);
   plan_.weights = declare_weights(spec);
   if (!options.weight_formats.empty()) set_formats(plan_.weights, options.weight_formats);
   else
@@ -121,10 +123,13 @@ BufferId PlanWriter::rope(const AttentionSpec& attention, BufferId x, std::int32
   return y;
 }
 
-/// The KV cache that this layer writes and reads. Causal layers keep theirs from step to step; a bidirectional layer
-/// needs its keys and values only within the step, so all such layers share one.
+KvGroups::Place PlanWriter::kv_place() const { return kv_groups_.layers.at(static_cast<std::size_t>(layer_)); }
+
+/// The KV cache that this layer writes and reads. Causal layers keep theirs from step to step, in the slot that they
+/// share with a layer of every other KV group; a bidirectional layer needs its keys and values only within the step, so
+/// all such layers share one.
 BufferId PlanWriter::kv_state(const AttentionSpec& attention) {
-  return shared({attention.causal ? concat("kv.", layer_) : std::string("kv.step"),
+  return shared({attention.causal ? concat("kv.", kv_place().slot) : std::string("kv.step"),
                  BufferKind::state,
                  options.dtype,
                  {fixed(options.kv_pool_blocks), fixed(2), fixed(attention.kv_heads), fixed(kv_block_tokens),
@@ -134,7 +139,7 @@ BufferId PlanWriter::kv_state(const AttentionSpec& attention) {
 std::vector<BufferId> PlanWriter::with_step_tables(std::vector<BufferId> inputs) {
   inputs.push_back(input("positions", {sized(Symbol::tokens)}));
   inputs.push_back(input("sequences", {sized(Symbol::sequences), fixed(2)}));
-  inputs.push_back(input("block_tables", {sized(Symbol::sequences), sized(Symbol::kv_blocks)}));
+  inputs.push_back(input(block_table_name(kv_place().group), {sized(Symbol::sequences), sized(Symbol::kv_blocks)}));
   return inputs;
 }
 
@@ -163,6 +168,7 @@ BufferId PlanWriter::attend(const AttentionSpec& attention, BufferId q) {
   op.attributes.head_dim = attention.head_dim;
   op.attributes.scale = attention.scale;
   op.attributes.causal = attention.causal;
+  op.attributes.window = binding_window(attention, longest_);
   return y;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "plan/build_plan.h"
+#include "plan/kv_groups.h"
 
 namespace lamella {
 
@@ -62,10 +63,13 @@ class PlanWriter {
   const Buffer& buffer(BufferId id) const { return plan_.buffer(id); }
   Op& append(OpKind kind, std::vector<BufferId> inputs, std::vector<BufferId> outputs);
   BufferId kv_state(const AttentionSpec& attention);
+  [[nodiscard]] KvGroups::Place kv_place() const;
   std::vector<BufferId> with_step_tables(std::vector<BufferId> inputs);
 
   const ModelSpec& model_;
   Plan plan_;
+  std::int64_t longest_ = 0;  // tokens of a sequence
+  KvGroups kv_groups_;
   std::map<std::pair<std::int32_t, Slot>, WeightIndex> weights_;  // by layer and slot
   std::map<std::string, BufferId, std::less<>> shared_;           // inputs and states, which several ops name
   std::int32_t layer_ = -1;

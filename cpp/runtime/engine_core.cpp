@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "model/rope.h"
+#include "plan/kv_groups.h"
 #include "plan/passes/deep_fusion.h"
 #include "plan/verify.h"
 
@@ -50,6 +51,8 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
   validate(spec_);
   config_ = resolved(std::move(config), spec_);
 
+  retention_ = {.windows = kv_groups(spec_, KvBlockPool::blocks_for(config_.max_model_len) * kv_block_tokens).windows,
+                .tokens_in_flight = config_.max_num_batched_tokens * config_.steps_in_flight};
   memory_.kv_blocks = 1;  // a plan with the smallest pool shows what a block and the activations cost
   const Plan draft = make_plan(default_output());
   std::size_t workspace = 0;
@@ -58,6 +61,7 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
   memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights),
                           .activations = workspace,
                           .kv_bytes_per_block = KvMemory::bytes_per_block(draft),
+                          .retention = retention_,
                           .max_num_seqs = config_.max_num_seqs,
                           .max_model_len = config_.max_model_len,
                           .keeps_kv = !is_encoder(),
@@ -80,12 +84,14 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
             .is_encoder = is_encoder(),
             .vocabulary = spec_.vocab,
             .max_model_len = config_.max_model_len,
-            .kv_blocks = memory_.kv_blocks};
+            .kv_blocks = memory_.kv_blocks,
+            .retention = retention_};
   loop_ = std::make_shared<RequestLoop>(
       LoopOptions{.limits = {.max_num_seqs = config_.max_num_seqs,
                              .max_num_batched_tokens = config_.max_num_batched_tokens,
                              .max_rows = most_rows(PlanOutput::logits),
                              .max_blocks_per_sequence = KvBlockPool::blocks_for(config_.max_model_len),
+                             .retention = retention_,
                              .reuse_prefixes = config_.prefix_caching && !depends_on_length(spec_)},
                   .vocabulary = spec_.vocab,
                   .steps_in_flight = config_.steps_in_flight,

@@ -108,6 +108,7 @@ class EngineCore {
   MemorySplit memory_;
   std::unique_ptr<ResidentWeights> weights_;
   std::unique_ptr<KvMemory> kv_memory_;
+  KvRetention retention_;
   std::unique_ptr<KvBlockPool> kv_blocks_;
   Allocation workspace_;  // of every executor: one runs at a time
   std::map<PlanOutput, std::unique_ptr<Executor>> executors_;

@@ -6,7 +6,6 @@
 #include <sstream>
 
 #include "base/check.h"
-#include "memory/kv_pool.h"
 
 namespace lamella {
 namespace {
@@ -48,8 +47,9 @@ std::string advice(const BudgetRequest& request, const MemorySplit& split, std::
   const std::uint64_t blocks = (limit - fixed_part) / request.kv_bytes_per_block;
   if (!request.keeps_kv || blocks == 0)  // an encoder's blocks hold one step, whatever its context
     return concat(enough, " would fit, or fewer max_num_batched_tokens or max_num_seqs");
-  return concat("max_model_len=", blocks * kv_block_tokens, " (--max-model-len ", blocks * kv_block_tokens,
-                ") would fit, or ", enough);
+  const std::int64_t fit = request.retention.tokens_within(static_cast<std::int64_t>(blocks));
+  if (fit == 0) return concat(enough, " would fit");
+  return concat("max_model_len=", fit, " (--max-model-len ", fit, ") would fit, or ", enough);
 }
 
 }  // namespace
@@ -61,7 +61,8 @@ MemorySplit split_memory(const BudgetRequest& request) {
   split.budget =
       request.budget.value_or(static_cast<std::uint64_t>(usable_share * static_cast<double>(request.available)));
 
-  const std::int64_t one = KvBlockPool::blocks_for(request.keeps_kv ? request.max_model_len : request.step_tokens);
+  const std::int64_t one =
+      request.retention.most_blocks(request.keeps_kv ? request.max_model_len : request.step_tokens);
   // An encoder's step holds whole sequences, each rounded up to blocks.
   const std::int64_t wanted = request.keeps_kv ? one * request.max_num_seqs : one + request.max_num_seqs;
   const std::int64_t least = request.keeps_kv ? one : wanted;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "memory/kv_cache.h"
 #include "model/model_spec.h"
 #include "plan/plan.h"
 
@@ -24,7 +25,8 @@ struct MemorySplit {
 struct BudgetRequest {
   std::uint64_t weights = 0;
   std::uint64_t activations = 0;
-  std::uint64_t kv_bytes_per_block = 0;  // all layers
+  std::uint64_t kv_bytes_per_block = 0;  // all slots
+  KvRetention retention = {};
   std::int64_t max_num_seqs = 0;
   std::int64_t max_model_len = 0;
   bool keeps_kv = true;                  // false: encoders, whose blocks live for one step

@@ -19,7 +19,7 @@ void raise_event(int event_fd) noexcept {
 }  // namespace
 
 RequestLoop::RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& team, KvBlockPool& pool,
-                         Scheduler::Scrub scrub)
+                         KvCache::Scrub scrub)
     : options_(std::move(options)), pool_(pool), scheduler_(options_.limits, pool, std::move(scrub)) {
   if (executor == nullptr) return;
   runner_.emplace(*executor, team, options_.vocabulary, options_.steps_in_flight);
@@ -29,7 +29,8 @@ RequestLoop::RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& te
     flight.step.parts.reserve(sequences);
     flight.step.outcomes.reserve(sequences);
     flight.step.input.reset(options_.limits.max_num_batched_tokens, options_.limits.max_num_seqs,
-                            options_.limits.max_rows, options_.limits.max_blocks_per_sequence);
+                            options_.limits.max_rows, options_.limits.max_blocks_per_sequence,
+                            options_.limits.retention.windows.size());
   }
 }
 

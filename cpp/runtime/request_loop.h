@@ -44,7 +44,7 @@ class RequestLoop {
  public:
   /// `executor` is null for models that generate nothing; it, the team, the pool and what `scrub` uses outlive close().
   /// Errors: those of StepRunner.
-  RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& team, KvBlockPool& pool, Scheduler::Scrub scrub);
+  RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& team, KvBlockPool& pool, KvCache::Scrub scrub);
   ~RequestLoop();
   RequestLoop(const RequestLoop&) = delete;
   RequestLoop& operator=(const RequestLoop&) = delete;

@@ -10,7 +10,7 @@ ClientState::~ClientState() {
   if (event_fd >= 0) ::close(event_fd);
 }
 
-RequestRecord::RequestRecord(Request asked, bool wants_rows, std::int64_t vocabulary)
+RequestRecord::RequestRecord(Request asked, bool wants_rows, std::int64_t vocabulary, std::size_t kv_groups)
     : request(std::move(asked)),
       is_counted(!wants_rows),
       news(static_cast<std::size_t>(request.sampling.n)),
@@ -20,7 +20,7 @@ RequestRecord::RequestRecord(Request asked, bool wants_rows, std::int64_t vocabu
   sequences.reserve(news.size());
   samplers.reserve(news.size());
   for (std::int32_t choice = 0; choice < open; ++choice) {
-    Sequence& sequence = sequences.emplace_back(request, choice);
+    Sequence& sequence = sequences.emplace_back(request, choice, kv_groups);
     sequence.record = this;
     sequence.first = choice == 0 ? nullptr : &sequences.front();
     News& own = news[static_cast<std::size_t>(choice)];

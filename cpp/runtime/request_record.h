@@ -44,7 +44,7 @@ struct News {
 /// A request in the engine. Made whole on the thread that submits, so that nothing which comes later needs memory.
 struct RequestRecord {
   /// `wants_rows`: the request is for the prompt's logits, generates nothing and is not counted. Errors: std::bad_alloc.
-  RequestRecord(Request asked, bool wants_rows, std::int64_t vocabulary);
+  RequestRecord(Request asked, bool wants_rows, std::int64_t vocabulary, std::size_t kv_groups = 1);
 
   const Request request;
   const bool is_counted;

@@ -18,7 +18,7 @@ void RequestRules::validate_tokens(std::span<const std::int32_t> tokens) const {
 }
 
 void RequestRules::validate_fits(std::int64_t prompt, std::int64_t max_tokens) const {
-  const std::int64_t needed = blocks_needed(prompt, max_tokens);
+  const std::int64_t needed = retention.most_blocks(cached_tokens(prompt, max_tokens));
   if (needed > kv_blocks)
     throw Error(ErrorCode::out_of_memory,
                 concat("a prompt of ", prompt, " tokens plus max_tokens ", max_tokens, " needs ", needed,

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "lamella/request.h"
+#include "memory/kv_cache.h"
 
 namespace lamella {
 
@@ -19,6 +20,7 @@ struct RequestRules {
   std::int64_t vocabulary = 0;
   std::int64_t max_model_len = 0;  // tokens
   std::int64_t kv_blocks = 0;      // of the whole cache
+  KvRetention retention = {};
 
   /// Errors: invalid_argument, context_too_long, and out_of_memory with the figures for a request that the whole KV
   /// cache could not hold.

@@ -23,20 +23,20 @@ bool waits_for_first(const Sequence& sequence) noexcept {
 
 }  // namespace
 
-Sequence::Sequence(const Request& request, std::int32_t choice_number)
+Sequence::Sequence(const Request& request, std::int32_t choice_number, std::size_t kv_groups)
     : choice(choice_number),
       prompt_tokens(static_cast<std::int64_t>(request.prompt.size())),
       max_tokens(request.sampling.max_tokens),
-      stop_token_ids(request.sampling.stop_token_ids) {
+      stop_token_ids(request.sampling.stop_token_ids),
+      held(KvCache::reserve(kv_groups, most_cached())) {
   const std::int64_t most = prompt_tokens + max_tokens;
   tokens.reserve(static_cast<std::size_t>(most));
   tokens = request.prompt;
-  blocks.reserve(static_cast<std::size_t>(most_blocks()));
 }
 
-Scheduler::Scheduler(SchedulerLimits limits, KvBlockPool& pool, Scrub scrub)
-    : limits_(limits), pool_(pool), scrub_(std::move(scrub)) {
-  running_.reserve(static_cast<std::size_t>(limits.max_num_seqs));
+Scheduler::Scheduler(SchedulerLimits limits, KvBlockPool& pool, KvCache::Scrub scrub)
+    : limits_(std::move(limits)), cache_(pool, limits_.retention, std::move(scrub)) {
+  running_.reserve(static_cast<std::size_t>(limits_.max_num_seqs));
 }
 
 // ---- the queue -------------------------------------------------------------------------------------------------------
@@ -93,12 +93,8 @@ void Scheduler::leave_running(Sequence& sequence) {
 
 /// Gives all blocks back. Those behind the last row of logits that was looked at may hold anything.
 void Scheduler::release(Sequence& sequence) {
-  const auto sound = static_cast<std::size_t>(sequence.verified / kv_block_tokens);
-  if (sequence.scheduled > sequence.verified && sound < sequence.blocks.size())
-    scrub_(std::span(sequence.blocks).subspan(sound));
-  pool_.give_back(sequence.blocks);
-  sequence.prefix = empty_prefix;
-  sequence.published = sequence.scheduled = sequence.computed = sequence.verified = 0;
+  cache_.release(sequence.held, sequence.sound_places());
+  sequence.scheduled = sequence.computed = sequence.verified = 0;
   sequence.scored_scheduled = sequence.scored;
 }
 
@@ -107,6 +103,22 @@ void Scheduler::preempt(Sequence& sequence) {
   become(sequence, RequestState::preempted);
   enqueue(sequence);
   ++preemptions_;
+}
+
+void Scheduler::truncate(Sequence& sequence, std::int64_t tokens) {
+  check(sequence.in_flight == 0 && !sequence.ending && tokens >= sequence.prompt_tokens &&
+            tokens <= static_cast<std::int64_t>(sequence.tokens.size()),
+        "request ", sequence.arrival, " of ", sequence.tokens.size(), " tokens cannot be cut to ", tokens);
+  sequence.tokens.resize(static_cast<std::size_t>(tokens));
+  sequence.told = std::min(sequence.told, sequence.generated());
+  if (sequence.state != RequestState::running) return;  // holds nothing
+  const std::int64_t keep = std::min(sequence.computed, tokens - 1);  // the last one's row is what goes on
+  if (keep == sequence.computed) return;
+  const std::int64_t left = cache_.truncate(
+      sequence.held, std::span(sequence.tokens).first(static_cast<std::size_t>(keep)), sequence.sound_places());
+  if (left == 0) return preempt(sequence);
+  sequence.scheduled = sequence.computed = left;
+  sequence.verified = std::min(sequence.verified, left);
 }
 
 // ---- the next step ---------------------------------------------------------------------------------------------------
@@ -120,12 +132,14 @@ void Scheduler::next(std::vector<Part>& parts) {
   // By index from the oldest: a preemption removes sequences behind this one, or this one itself.
   for (std::size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
-    if (!sequence.ending && left(sequence) == 1 && has_block_for_next_token(sequence, parts))
-      add_part(sequence, room, parts);
+    if (!sequence.ending && left(sequence) == 1) add_part(sequence, room, parts);
     if (i < running_.size() && running_[i] == &sequence) ++i;
   }
-  for (Sequence* sequence : running_)
-    if (!sequence->ending && left(*sequence) > 1) add_part(*sequence, room, parts);
+  for (std::size_t i = 0; i < running_.size();) {
+    Sequence& sequence = *running_[i];
+    if (!sequence.ending && left(sequence) > 1) add_part(sequence, room, parts);
+    if (i < running_.size() && running_[i] == &sequence) ++i;
+  }
   for (Sequence* sequence = first_waiting_; sequence != nullptr && room.tokens > 0 && room.rows > 0;) {
     Sequence* const later = sequence->later;
     if (!waits_for_first(*sequence)) {
@@ -136,12 +150,12 @@ void Scheduler::next(std::vector<Part>& parts) {
   }
 }
 
-/// Makes sure of the block for a generating sequence's next token, by preemption if need be.
-bool Scheduler::has_block_for_next_token(Sequence& sequence, std::span<const Part> parts) {
-  const auto held = static_cast<std::int64_t>(sequence.blocks.size());
-  while (held < KvBlockPool::blocks_for(sequence.scheduled + 1) && !pool_.take(1, sequence.blocks)) {
+/// Makes sure of the blocks of a running sequence's next tokens, by preemption if need be.
+bool Scheduler::has_blocks_to(Sequence& sequence, std::int64_t end, std::span<const Part> parts) {
+  while (!cache_.hold(sequence.held, sequence.scheduled, end)) {
     Sequence* const victim = youngest_idle(parts);
-    if (victim == nullptr) return false;  // all blocks are in flight, or held by a call outside the scheduler: later
+    // All blocks are in flight, or older sequences', or held by a call outside the scheduler: later.
+    if (victim == nullptr || arrived_before(*victim, sequence)) return false;
     preempt(*victim);
     if (victim == &sequence) return false;
   }
@@ -158,21 +172,19 @@ Sequence* Scheduler::youngest_idle(std::span<const Part> parts) noexcept {
 /// Gives a waiting sequence its place and the blocks of all tokens that it has; false where they are not to be had.
 bool Scheduler::admit(Sequence& sequence) {
   const auto tokens = static_cast<std::int64_t>(sequence.tokens.size());
+  std::int64_t reused = 0;
   if (limits_.reuse_prefixes) {
     // Up to the first token whose row is wanted, which must be computed.
     const std::int64_t first_row = sequence.scored < sequence.scored_end ? sequence.scored : tokens - 1;
-    sequence.prefix = pool_.reuse(sequence.tokens, first_row / kv_block_tokens, sequence.blocks);
+    reused = kv_block_tokens * cache_.reuse(sequence.tokens, first_row / kv_block_tokens, sequence.held);
   }
-  const auto reused = static_cast<std::int64_t>(sequence.blocks.size());
-  const std::int64_t missing = KvBlockPool::blocks_for(tokens) - reused;
   // Those that run and have not all that they can ever need may want a block soon: to take the last ones would only mean
   // to be preempted.
-  const std::int64_t wanted_soon = std::ranges::count_if(running_, [](const Sequence* other) {
-    return static_cast<std::int64_t>(other->blocks.size()) < other->most_blocks();
-  });
-  if (missing + wanted_soon > pool_.available() || !pool_.take(missing, sequence.blocks)) {
-    pool_.give_back(sequence.blocks);
-    sequence.prefix = empty_prefix;
+  std::int64_t wanted_soon = 0;
+  for (const Sequence* other : running_) wanted_soon += cache_.may_want(other->held, other->most_cached());
+  if (cache_.missing(sequence.held, reused, tokens) + wanted_soon > cache_.pool().available() ||
+      !cache_.hold(sequence.held, reused, tokens)) {
+    cache_.release(sequence.held, all_sound);
     return false;
   }
   dequeue(sequence);
@@ -180,8 +192,7 @@ bool Scheduler::admit(Sequence& sequence) {
   running_.insert(
       std::ranges::find_if(running_, [&](const Sequence* other) { return arrived_before(sequence, *other); }),
       &sequence);
-  sequence.published = reused;
-  sequence.scheduled = sequence.computed = sequence.verified = reused * kv_block_tokens;
+  sequence.scheduled = sequence.computed = sequence.verified = reused;
   reused_tokens_ += sequence.computed;
   return true;
 }
@@ -201,7 +212,7 @@ void Scheduler::add_part(Sequence& sequence, Room& room, std::vector<Part>& part
     part.count -= 1;
     part.scored = std::min(part.scored, std::max<std::int64_t>(0, part.begin + part.count - part.first_scored));
   }
-  if (part.count <= 0) return;
+  if (part.count <= 0 || !has_blocks_to(sequence, part.begin + part.count, parts)) return;
   room.tokens -= part.count;
   room.rows -= part.rows();
   parts.push_back(part);
@@ -229,8 +240,9 @@ void Scheduler::commit(std::span<const Part> parts, std::span<const Outcome> out
       if (parts[i].samples) {
         sequence.verified = sequence.computed;  // its row was found to be numbers, and it attends to all before
         publish_full_blocks(sequence);
-        take_token(sequence, outcomes[i].sampled.token);
       }
+      cache_.leave(sequence.held, sequence.computed, sequence.sound_places());
+      if (parts[i].samples) take_token(sequence, outcomes[i].sampled.token);
       if (sequence.max_tokens == 0 && sequence.computed == sequence.prompt_tokens)
         end(sequence, {RequestState::finished, FinishReason::length, {}});
     }
@@ -247,12 +259,10 @@ void Scheduler::take_token(Sequence& sequence, std::int32_t token) {
 
 void Scheduler::publish_full_blocks(Sequence& sequence) {
   if (!limits_.reuse_prefixes) return;
-  for (; (sequence.published + 1) * kv_block_tokens <= sequence.verified; ++sequence.published) {
-    const auto block = static_cast<std::size_t>(sequence.published);
-    sequence.prefix = pool_.publish(
-        sequence.blocks[block], sequence.prefix,
-        std::span(sequence.tokens).subspan(block * static_cast<std::size_t>(kv_block_tokens), kv_block_tokens));
-  }
+  while ((sequence.held.published + 1) * kv_block_tokens <= sequence.verified)
+    cache_.publish(sequence.held,
+                   std::span(sequence.tokens)
+                       .subspan(static_cast<std::size_t>(sequence.held.published * kv_block_tokens), kv_block_tokens));
 }
 
 // ---- the step's input ------------------------------------------------------------------------------------------------
@@ -264,15 +274,15 @@ void fill_step_input(std::span<const Part> parts, StepInput& step) {
     rows += part.rows();
     blocks = std::max(blocks, KvBlockPool::blocks_for(part.begin + part.count));
   }
-  step.reset(tokens, static_cast<std::int64_t>(parts.size()), rows, blocks);
+  const std::size_t groups = parts.empty() ? 1 : parts.front().sequence->held.groups.size();
+  step.reset(tokens, static_cast<std::int64_t>(parts.size()), rows, blocks, groups);
   std::size_t token = 0, row = 0;
   for (std::size_t s = 0; s < parts.size(); ++s) {
     const Part& part = parts[s];
     const Sequence& sequence = *part.sequence;
     step.sequences()[2 * s] = static_cast<std::int32_t>(token);
     step.sequences()[2 * s + 1] = static_cast<std::int32_t>(part.count);
-    const std::size_t used = std::min(static_cast<std::size_t>(blocks), sequence.blocks.size());
-    std::copy_n(sequence.blocks.begin(), used, step.block_tables().begin() + static_cast<std::ptrdiff_t>(s) * blocks);
+    for (std::size_t group = 0; group < groups; ++group) step.set_blocks(group, s, sequence.held.groups[group]);
     const auto index_of = [&](std::int64_t position) {
       return static_cast<std::int32_t>(static_cast<std::int64_t>(token) + position - part.begin);
     };

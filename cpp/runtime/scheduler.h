@@ -3,11 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
-#include "memory/kv_pool.h"
+#include "memory/kv_cache.h"
 #include "runtime/sampler.h"
 #include "runtime/sequence.h"
 #include "runtime/step_input.h"
@@ -19,6 +18,7 @@ struct SchedulerLimits {
   std::int64_t max_num_batched_tokens = 0;  // of a step; at least max_num_seqs
   std::int64_t max_rows = 0;                // rows of logits of a step; at least max_num_seqs
   std::int64_t max_blocks_per_sequence = 0;
+  KvRetention retention = {};
   bool reuse_prefixes = true;
 };
 
@@ -46,13 +46,14 @@ struct Outcome {
 /// nothing to add, a long prompt has its next chunk.
 class Scheduler {
  public:
-  /// Is told of blocks, before they are given back, whose content nobody has found to be numbers.
-  using Scrub = std::function<void(std::span<const std::int32_t>)>;
-
-  Scheduler(SchedulerLimits limits, KvBlockPool& pool, Scrub scrub);
+  Scheduler(SchedulerLimits limits, KvBlockPool& pool, KvCache::Scrub scrub);
 
   /// Queues it behind all that arrived before.
   void add(Sequence& sequence);
+  /// Forgets all but the first `tokens` tokens of a sequence that no step uses, at least its prompt: what follows is
+  /// drawn again. What stays in the cache is not computed again unless a window has left what it needs, for which the
+  /// sequence gives its place up. For clients that take tokens back, as rejected drafts are.
+  void truncate(Sequence& sequence, std::int64_t tokens);
   /// Ends it, or has it end when the steps in flight that use its blocks are done. No effect on one that has ended.
   void end(Sequence& sequence, Sequence::Ending ending);
 
@@ -78,7 +79,7 @@ class Scheduler {
   void dequeue(Sequence& sequence);
   void leave_running(Sequence& sequence);
   [[nodiscard]] bool admit(Sequence& sequence);
-  [[nodiscard]] bool has_block_for_next_token(Sequence& sequence, std::span<const Part> parts);
+  [[nodiscard]] bool has_blocks_to(Sequence& sequence, std::int64_t end, std::span<const Part> parts);
   [[nodiscard]] Sequence* youngest_idle(std::span<const Part> parts) noexcept;
   void preempt(Sequence& sequence);
   void release(Sequence& sequence);
@@ -89,8 +90,7 @@ class Scheduler {
   void add_part(Sequence& sequence, Room& room, std::vector<Part>& parts);
 
   SchedulerLimits limits_;
-  KvBlockPool& pool_;
-  Scrub scrub_;
+  KvCache cache_;
   Sequence *first_waiting_ = nullptr, *last_waiting_ = nullptr;  // in order of arrival
   std::int64_t waiting_ = 0;
   std::vector<Sequence*> running_;  // in order of arrival; room for all from the start

@@ -7,23 +7,23 @@
 #include <vector>
 
 #include "lamella/request.h"
-#include "memory/kv_pool.h"
+#include "memory/kv_cache.h"
 #include "runtime/request_state.h"
 
 namespace lamella {
 
 struct RequestRecord;
 
-/// Blocks of the KV cache that a request needs at most: the last token that it generates is never computed.
-[[nodiscard]] inline std::int64_t blocks_needed(std::int64_t prompt, std::int64_t max_tokens) noexcept {
-  return KvBlockPool::blocks_for(prompt + std::max<std::int64_t>(max_tokens - 1, 0));
+/// Tokens of a request that are in the KV cache at most: the last one that it generates is never computed.
+[[nodiscard]] inline std::int64_t cached_tokens(std::int64_t prompt, std::int64_t max_tokens) noexcept {
+  return prompt + std::max<std::int64_t>(max_tokens - 1, 0);
 }
 
 /// Owned by the request's record, changed by the loop alone. All that it can ever hold is reserved when it is made, on
 /// the thread that submits: scheduling allocates nothing.
 struct Sequence {
   /// Errors: std::bad_alloc.
-  Sequence(const Request& request, std::int32_t choice);
+  Sequence(const Request& request, std::int32_t choice, std::size_t kv_groups = 1);
 
   RequestId arrival = 0;             // order among all requests
   RequestRecord* record = nullptr;   // that it belongs to
@@ -42,9 +42,7 @@ struct Sequence {
   std::int64_t told = 0;  // generated tokens that the caller's end has
 
   // ---- the KV cache ----
-  std::vector<std::int32_t> blocks;
-  PrefixId prefix = empty_prefix;  // of the blocks that others may share
-  std::int64_t published = 0;  // those blocks
+  KvHolding held;
   std::int64_t scheduled = 0;  // tokens in the cache once every step that was submitted is done
   std::int64_t computed = 0;  // tokens in the cache now
   std::int64_t verified = 0;  // of them, those up to a row of logits that was found to be numbers
@@ -65,8 +63,12 @@ struct Sequence {
   [[nodiscard]] std::int64_t generated() const noexcept {
     return static_cast<std::int64_t>(tokens.size()) - prompt_tokens;
   }
-  /// Blocks that it needs at most.
-  [[nodiscard]] std::int64_t most_blocks() const noexcept { return blocks_needed(prompt_tokens, max_tokens); }
+  /// Tokens that it has in the KV cache at most.
+  [[nodiscard]] std::int64_t most_cached() const noexcept { return cached_tokens(prompt_tokens, max_tokens); }
+  /// The first place of the cache with content that nobody has found to be numbers.
+  [[nodiscard]] std::int64_t sound_places() const noexcept {
+    return scheduled > verified ? verified / kv_block_tokens : all_sound;
+  }
   /// Whether the prompt has been computed once and found sound.
   [[nodiscard]] bool has_begun() const noexcept { return verified >= prompt_tokens || generated() > 0; }
 };

@@ -2,6 +2,7 @@
 // steps on the loop's thread, between those of requests.
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include "base/check.h"
 #include "plan/passes/deep_fusion.h"
@@ -13,36 +14,37 @@ namespace {
 /// Blocks that a call on the loop's thread holds for itself, given back when it ends.
 class HeldBlocks {
  public:
-  explicit HeldBlocks(KvBlockPool& pool) : pool_(pool) {}
+  HeldBlocks(KvBlockPool& pool, const KvRetention& retention) : cache_(pool, retention, {}) {}
   ~HeldBlocks() {
-    for (std::vector<std::int32_t>& one : sequences_) pool_.give_back(one);
+    for (KvHolding& one : sequences_) cache_.release(one, all_sound);
   }
   HeldBlocks(const HeldBlocks&) = delete;
   HeldBlocks& operator=(const HeldBlocks&) = delete;
 
-  const std::vector<std::int32_t>& take(std::int64_t tokens) {
-    const std::int64_t count = KvBlockPool::blocks_for(tokens);
-    sequences_.emplace_back();
-    if (!pool_.take(count, sequences_.back()))
+  /// For a step of tokens [begin, end) of a sequence. Stays where it is.
+  const KvHolding& take(std::int64_t begin, std::int64_t end) {
+    KvHolding& held = sequences_.emplace_back(KvCache::reserve(cache_.retention().windows.size(), end));
+    if (!cache_.hold(held, begin, end))
       throw Error(ErrorCode::overloaded,
-                  concat("the KV cache has ", pool_.available(), " of ", pool_.total(),
-                         " blocks free and this call needs ", count, "; wait for other requests to end"));
-    return sequences_.back();
+                  concat("the KV cache has ", cache_.pool().available(), " of ", cache_.pool().total(),
+                         " blocks free and this call needs ", cache_.missing(held, begin, end),
+                         "; wait for other requests to end"));
+    return held;
   }
-  void clear(KvMemory& memory) const {
-    for (const std::vector<std::int32_t>& one : sequences_) memory.clear(one);
+  void clear(KvMemory& memory) const {  // an encoder's, which has one group
+    for (const KvHolding& one : sequences_) memory.clear(one.groups.front());
   }
 
  private:
-  KvBlockPool& pool_;
-  std::vector<std::vector<std::int32_t>> sequences_;
+  KvCache cache_;
+  std::deque<KvHolding> sequences_;
 };
 
 /// A part of one sequence for a step that does not come from the scheduler.
 struct Chunk {
   std::span<const std::int32_t> tokens;  // the whole sequence
   std::int64_t begin, count;  // the part that this step runs
-  std::span<const std::int32_t> blocks;
+  const KvHolding* held;
 };
 
 /// A step of these chunks; `all_rows` returns every token's row, otherwise each chunk's first.
@@ -53,15 +55,15 @@ StepInput chunk_step(const std::vector<Chunk>& chunks, bool all_rows) {
     width = std::max(width, KvBlockPool::blocks_for(chunk.begin + chunk.count));
   }
   const auto sequences = static_cast<std::int64_t>(chunks.size());
-  StepInput step(tokens, sequences, all_rows ? tokens : sequences, width);
+  const std::size_t groups = chunks.front().held->groups.size();
+  StepInput step(tokens, sequences, all_rows ? tokens : sequences, width, groups);
   std::size_t token = 0;
   for (std::size_t s = 0; s < chunks.size(); ++s) {
     const Chunk& chunk = chunks[s];
     step.sequences()[2 * s] = static_cast<std::int32_t>(token);
     step.sequences()[2 * s + 1] = static_cast<std::int32_t>(chunk.count);
     if (!all_rows) step.row_indices()[s] = static_cast<std::int32_t>(token);
-    std::copy_n(chunk.blocks.begin(), std::min<std::size_t>(chunk.blocks.size(), static_cast<std::size_t>(width)),
-                step.block_tables().begin() + static_cast<std::ptrdiff_t>(s) * width);
+    for (std::size_t group = 0; group < groups; ++group) step.set_blocks(group, s, chunk.held->groups[group]);
     for (std::int64_t i = 0; i < chunk.count; ++i, ++token) {
       step.token_ids()[token] = chunk.tokens[static_cast<std::size_t>(chunk.begin + i)];
       step.positions()[token] = static_cast<std::int32_t>(chunk.begin + i);
@@ -93,16 +95,16 @@ std::vector<std::vector<float>> EngineCore::encode(const std::vector<std::vector
 
 void EngineCore::encode_some(const std::vector<std::vector<std::int32_t>>& inputs, PlanOutput output, bool all_rows,
                              std::vector<std::vector<float>>& results) {
-  HeldBlocks held(*kv_blocks_);
+  HeldBlocks held(*kv_blocks_, retention_);
   std::vector<Chunk> chunks;
   std::int64_t budget = config_.max_num_batched_tokens;
   for (std::size_t i = results.size(); i < inputs.size(); ++i) {
     const auto length = static_cast<std::int64_t>(inputs[i].size());
     if (length > budget || static_cast<std::int64_t>(chunks.size()) == config_.max_num_seqs) break;
     budget -= length;
-    chunks.push_back({inputs[i], 0, length, {}});
+    chunks.push_back({inputs[i], 0, length, nullptr});
   }
-  for (Chunk& chunk : chunks) chunk.blocks = held.take(chunk.count);
+  for (Chunk& chunk : chunks) chunk.held = &held.take(0, chunk.count);
   const std::span<const float> rows = executor(output).run(chunk_step(chunks, all_rows));
   const auto hidden = static_cast<std::size_t>(spec_.hidden);
   std::size_t row = 0;
@@ -131,7 +133,7 @@ std::vector<ExplainRow> EngineCore::explain(const StepShape& shape) {
                 concat("a step of ", shape.sequences, " x ", new_tokens, " tokens at context ", context,
                        " exceeds the engine's limits: ", config_.max_num_seqs, " sequences, ",
                        config_.max_num_batched_tokens, " tokens, context ", config_.max_model_len));
-  const std::int64_t blocks = shape.sequences * KvBlockPool::blocks_for(context);
+  const std::int64_t blocks = shape.sequences * retention_.most_blocks(context);
   if (blocks > kv_blocks_->total())  // not overloaded: to wait would not help
     throw Error(ErrorCode::out_of_memory,
                 concat("a step of ", shape.sequences, " sequences at context ", context, " needs ", blocks,
@@ -140,12 +142,12 @@ std::vector<ExplainRow> EngineCore::explain(const StepShape& shape) {
   const Roofline roof = roofline();
   std::vector<ExplainRow> rows;
   loop_->call([&] {
-    HeldBlocks held(*kv_blocks_);
+    HeldBlocks held(*kv_blocks_, retention_);
     const std::vector<std::int32_t> tokens(static_cast<std::size_t>(context), 0);
     std::vector<Chunk> chunks;
     chunks.reserve(static_cast<std::size_t>(shape.sequences));
     for (std::int64_t s = 0; s < shape.sequences; ++s)
-      chunks.push_back({tokens, context - new_tokens, new_tokens, held.take(context)});
+      chunks.push_back({tokens, context - new_tokens, new_tokens, &held.take(context - new_tokens, context)});
     Executor& runner = executor(default_output());
     const StepInput step = chunk_step(chunks, false);
 

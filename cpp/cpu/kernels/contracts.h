@@ -156,15 +156,22 @@ struct HeadsLayoutArgs {
   std::int64_t tokens, heads, head_dim;
 };
 
-/// softmax(scale * q K^T) V per head over the cache. Token at position p sees positions [0, p] when causal, otherwise
-/// all of its sequence: [0, position of the step's last token of that sequence].
+/// softmax(scale * q K^T) V per head over the cache. Token at position p sees positions [0, p] when causal, of them the
+/// last `window` where that is not 0; otherwise all of its sequence: [0, position of the step's last token of that
+/// sequence]. Block table entries of what no token of the step sees are never read.
 struct AttentionArgs {
   const void* query;  // [heads][tokens][head_dim]; fused: [tokens][heads * head_dim]
   void* y;  // same layout as query
   KvLayout kv;
   float scale;
   bool causal;
+  std::int64_t window;  // 0 unless causal
   std::int64_t tokens, heads;
+
+  /// The first position that a token sees whose context ends before `end`.
+  [[nodiscard, gnu::always_inline]] std::int64_t first_seen(std::int64_t end) const noexcept {
+    return window > 0 && end > window ? end - window : 0;
+  }
 };
 
 struct ActivateArgs {

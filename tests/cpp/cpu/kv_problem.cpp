@@ -44,19 +44,24 @@ KvProblem::KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<
             cache_.set(index(static_cast<std::int64_t>(s), p, k_or_v, head) + d, normal(random));
 }
 
-Step KvProblem::step(std::int64_t first, std::int64_t count) {
+Step KvProblem::step(std::int64_t first, std::int64_t count, std::int64_t window) {
   Step step;
-  std::int64_t begin = 0, first_sequence = -1;
+  std::int64_t begin = 0;
   for (std::size_t s = 0; s < contexts_.size(); ++s) {
     const std::int64_t from = std::max(first, begin), to = std::min(first + count, begin + contexts_[s].count);
+    const std::int64_t position = contexts_[s].past + from - begin;
     begin += contexts_[s].count;
     if (from >= to) continue;
-    if (first_sequence < 0) first_sequence = static_cast<std::int64_t>(s);
+    for (std::int64_t b = 0; b < blocks_per_sequence_; ++b) {
+      const bool seen = window == 0 || (b + 1) * kv_block_tokens > position + 1 - window;
+      step.tables.push_back(
+          seen ? tables_[static_cast<std::size_t>(static_cast<std::int64_t>(s) * blocks_per_sequence_ + b)] : -1);
+    }
     step.spans.push_back({static_cast<std::int32_t>(from - first), static_cast<std::int32_t>(to - from)});
   }
   step.tokens = count;
   step.kv = {.cache = cache_.data(),
-             .block_tables = tables_.data() + first_sequence * blocks_per_sequence_,
+             .block_tables = step.tables.data(),
              .blocks_per_sequence = blocks_per_sequence_,
              .sequences = step.spans.data(),
              .sequence_count = static_cast<std::int64_t>(step.spans.size()),
@@ -93,15 +98,20 @@ std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t token
 }
 
 Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads, std::int64_t kv_heads,
-                   std::int64_t head_dim, double scale, bool causal) {
+                   std::int64_t head_dim, double scale, Visible visible) {
   Values y(query.size());
   problem.each_token([&](std::int64_t token, std::int64_t sequence, std::int64_t position) {
     const Context& context = problem.contexts()[static_cast<std::size_t>(sequence)];
-    const std::int64_t length = causal ? position + 1 : context.past + context.count;
+    const std::int64_t end = visible.causal ? position + 1 : context.past + context.count;
+    const std::int64_t begin = visible.window > 0 ? std::max<std::int64_t>(0, end - visible.window) : 0;
     for (std::int64_t head = 0; head < heads; ++head) {
       const std::int64_t kv_head = head / (heads / kv_heads), at = (token * heads + head) * head_dim;
-      const Values row = attend64(query.data() + at, problem.rows(sequence, length, 0, kv_head),
-                                  problem.rows(sequence, length, 1, kv_head), length, head_dim, scale);
+      const auto seen = [&](int k_or_v) {
+        Values rows = problem.rows(sequence, end, k_or_v, kv_head);
+        rows.erase(rows.begin(), rows.begin() + begin * head_dim);
+        return rows;
+      };
+      const Values row = attend64(query.data() + at, seen(0), seen(1), end - begin, head_dim, scale);
       std::copy(row.begin(), row.end(), y.begin() + at);
     }
   });

@@ -17,6 +17,7 @@ struct Context {
 /// The arguments of one step; its KvLayout points into the problem and into itself.
 struct Step {
   std::vector<SequenceSpan> spans;
+  std::vector<std::int32_t> tables;
   KvLayout kv{};
   std::int64_t tokens = 0;
 };
@@ -29,8 +30,8 @@ class KvProblem {
             std::int64_t head_dim);
 
   /// Tokens [first, first + count) of the problem as a step of their own: other sequences are absent, a cut sequence is
-  /// chunked.
-  [[nodiscard]] Step step(std::int64_t first, std::int64_t count);
+  /// chunked. With a window the step's tables lack the blocks that none of its tokens sees.
+  [[nodiscard]] Step step(std::int64_t first, std::int64_t count, std::int64_t window = 0);
   [[nodiscard]] Step whole() { return step(0, tokens()); }
   [[nodiscard]] std::int64_t tokens() const { return static_cast<std::int64_t>(positions_.size()); }
   [[nodiscard]] const std::vector<Context>& contexts() const { return contexts_; }
@@ -59,8 +60,14 @@ class KvProblem {
 /// Random contexts, some longer than attention's parts, together `tokens` tokens.
 [[nodiscard]] std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t tokens);
 
+/// What attention is over: the last `window` positions of a token's context where that is not 0.
+struct Visible {
+  bool causal = true;
+  std::int64_t window = 0;
+};
+
 /// softmax(scale q K^T) V in float64 for all tokens; query and result [tokens][heads][head_dim].
 [[nodiscard]] Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads,
-                                 std::int64_t kv_heads, std::int64_t head_dim, double scale, bool causal);
+                                 std::int64_t kv_heads, std::int64_t head_dim, double scale, Visible visible);
 
 }  // namespace lamella::cpu::testing

@@ -8,13 +8,14 @@ namespace {
 class Attention : public KernelTest {
  protected:
   void compare(const std::vector<Context>& contexts, std::int64_t kv_heads, std::int64_t group, std::int64_t dim,
-               bool causal, int workers) {
+               Visible visible, int workers) {
     const std::int64_t heads = kv_heads * group;
     KvProblem problem(random_, dtype(), contexts, kv_heads, dim);
-    Step step = problem.whole();
+    Step step = problem.step(0, problem.tokens(), visible.window);
     SCOPED_TRACE(::testing::Message() << step.tokens << " tokens of " << contexts.size() << " sequences, first "
                                       << contexts[0].past << " + " << contexts[0].count << ", " << heads << " heads on "
-                                      << kv_heads << ", dim " << dim << ", causal " << causal << ", " << workers
+                                      << kv_heads << ", dim " << dim << ", causal " << visible.causal << ", window "
+                                      << visible.window << ", " << workers
                                       << " workers");
     const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
     Cells by_token(dtype(), normal(step.tokens * heads * dim)), by_head(dtype(), by_token.size());
@@ -24,7 +25,8 @@ class Attention : public KernelTest {
                        .y = y_by_head.data(),
                        .kv = step.kv,
                        .scale = scale,
-                       .causal = causal,
+                       .causal = visible.causal,
+                       .window = visible.window,
                        .tokens = step.tokens,
                        .heads = heads};
     run(kernels().split_heads,
@@ -32,7 +34,7 @@ class Attention : public KernelTest {
     run(kernels().attention, args, workers, bounds);
     run(kernels().merge_heads,
         {.x = y_by_head.data(), .y = y.data(), .tokens = step.tokens, .heads = heads, .head_dim = dim}, workers);
-    const Values want = attention64(problem, by_token.values(), heads, kv_heads, dim, scale, causal);
+    const Values want = attention64(problem, by_token.values(), heads, kv_heads, dim, scale, visible);
     by_head.expect_intact();
     y_by_head.expect_intact();
     expect_close(y, want, bound_of(dtype()));
@@ -47,19 +49,31 @@ class Attention : public KernelTest {
 
 TEST_P(Attention, OneToken) {
   for (const std::int64_t past : {0, 1, 15, 16, 17, 254, 255, 256, 257, 511, 512, 700})
-    compare({{past, 1}}, draw(1, 3), draw(1, 5), draw_width(), draw(0, 1) == 1, static_cast<int>(draw(1, 5)));
+    compare({{past, 1}}, draw(1, 3), draw(1, 5), draw_width(), {.causal = draw(0, 1) == 1},
+            static_cast<int>(draw(1, 5)));
 }
 
 TEST_P(Attention, RaggedBatches) {
   for (int i = 0; i < 8; ++i)
-    compare(random_contexts(random_, draw(1, 40)), draw(1, 3), draw(1, 5), draw_width() % 130 + 1, draw(0, 1) == 1,
-            static_cast<int>(draw(1, 5)));
+    compare(random_contexts(random_, draw(1, 40)), draw(1, 3), draw(1, 5), draw_width() % 130 + 1,
+            {.causal = draw(0, 1) == 1}, static_cast<int>(draw(1, 5)));
+}
+
+TEST_P(Attention, Windows) {
+  // Around blocks and parts, and a window that begins in every place of them as the tokens of a prompt go on.
+  for (const std::int64_t window : {1, 2, 15, 16, 17, 255, 256, 257, 300})
+    compare({{draw(0, 700), draw(1, 40)}, {draw(0, 300), 1}, {0, draw(1, 20)}}, draw(1, 2), draw(1, 5),
+            draw_width() % 130 + 1, {.window = window}, static_cast<int>(draw(1, 5)));
+  compare({{240, 40}}, 1, 4, 64, {.window = 20}, 1);
+  for (int i = 0; i < 6; ++i)
+    compare(random_contexts(random_, draw(1, 40)), draw(1, 3), draw(1, 5), draw_width() % 130 + 1,
+            {.window = draw(1, 400)}, static_cast<int>(draw(1, 5)));
 }
 
 TEST_P(Attention, PromptsAcrossPartBoundaries) {
-  compare({{250, 12}, {0, 30}, {510, 5}}, 2, 1, 64, true, 2);
-  compare({{250, 12}, {0, 30}}, 2, 3, 64, true, 3);
-  compare({{0, 300}}, 1, 1, 32, false, 2);
+  compare({{250, 12}, {0, 30}, {510, 5}}, 2, 1, 64, {}, 2);
+  compare({{250, 12}, {0, 30}}, 2, 3, 64, {}, 3);
+  compare({{0, 300}}, 1, 1, 32, {.causal = false}, 2);
 }
 
 TEST_P(
@@ -79,10 +93,11 @@ TEST_P(
                       .kv = step.kv,
                       .scale = 1.0F,
                       .causal = true,
+                      .window = 0,
                       .tokens = 1,
                       .heads = 1},
         1, {.max_head_dim = 16});
-    expect_close(y, attention64(problem, query.values(), 1, 1, 16, 1.0, true), bound_of(dtype()));
+    expect_close(y, attention64(problem, query.values(), 1, 1, 16, 1.0, {}), bound_of(dtype()));
   }
 }
 

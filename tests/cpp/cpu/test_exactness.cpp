@@ -104,14 +104,16 @@ TEST_P(Exactness, RowKernels) {
 
 TEST_P(Exactness, Attention) {
   const std::int64_t kv_heads = 2, heads = kv_heads * draw(1, 3), dim = draw(0, 1) == 0 ? 64 : 41, width = heads * dim;
-  for (int round = 0; round < 2; ++round) {
-    // One round of mixed sequences, one of a prompt that is chunked across a boundary of attention's parts.
+  for (int round = 0; round < 4; ++round) {
+    // Mixed sequences, and a prompt that is chunked across a boundary of attention's parts; then both with a window.
+    const std::int64_t window = round < 2 ? 0 : draw(1, 300);
+    SCOPED_TRACE(::testing::Message() << "window " << window);
     KvProblem problem(random_, dtype(),
-                      round == 0 ? random_contexts(random_, all_tokens) : std::vector<Context>{{220, all_tokens}},
+                      round % 2 == 0 ? random_contexts(random_, all_tokens) : std::vector<Context>{{220, all_tokens}},
                       kv_heads, dim);
     Cells query(dtype(), normal(all_tokens * width));
     const auto attend = [&](std::int64_t first, std::int64_t count, int workers) {
-      const Step step = problem.step(first, count);
+      const Step step = problem.step(first, count, window);
       Cells by_head(dtype(), count * width), y_by_head(dtype(), count * width), y(dtype(), count * width);
       run(kernels().split_heads,
           {.x = at(query, first, width), .y = by_head.data(), .tokens = count, .heads = heads, .head_dim = dim},
@@ -122,6 +124,7 @@ TEST_P(Exactness, Attention) {
                         .kv = step.kv,
                         .scale = 0.125F,
                         .causal = true,
+                        .window = window,
                         .tokens = count,
                         .heads = heads},
           workers, {.max_head_dim = dim});
@@ -236,6 +239,7 @@ TEST_P(FusedExactness, LayoutAttention) {
                                 .kv = step.kv,
                                 .scale = 0.125F,
                                 .causal = true,
+                                .window = 0,
                                 .tokens = count,
                                 .heads = heads},
                   workers, {.max_head_dim = dim});
@@ -258,6 +262,7 @@ TEST_P(FusedExactness, EncoderSequencesAloneAndTogether) {  // not causal: a seq
                       .kv = step.kv,
                       .scale = 0.125F,
                       .causal = false,
+                      .window = 0,
                       .tokens = count,
                       .heads = heads},
         workers, {.max_head_dim = dim});

@@ -116,7 +116,7 @@ TEST_F(SchedulerTest, PreemptsTheYoungestAndComputesItAgain) {
   EXPECT_EQ(pool_->used(), 2);
   while (young.state == RequestState::running) step();
   EXPECT_EQ(young.state, RequestState::preempted);
-  EXPECT_TRUE(young.blocks.empty());
+  EXPECT_TRUE(young.held.groups[0].empty());
   const std::vector<std::int32_t> kept = young.tokens;
   EXPECT_GT(young.generated(), 15);
   while (old.state == RequestState::running) step();
@@ -147,9 +147,9 @@ TEST_F(SchedulerTest, SharesTheBlocksOfEqualBeginnings) {
   Sequence& third = add(33, 3);  // of 33 tokens two blocks can be shared, of 32 only one: a token must be computed
   Sequence& fourth = add(32, 3);
   step();
-  EXPECT_EQ(third.blocks[1], same.blocks[1]);
-  EXPECT_EQ(fourth.blocks[0], same.blocks[0]);
-  EXPECT_NE(fourth.blocks[1], same.blocks[1]);
+  EXPECT_EQ(third.held.groups[0][1], same.held.groups[0][1]);
+  EXPECT_EQ(fourth.held.groups[0][0], same.held.groups[0][0]);
+  EXPECT_NE(fourth.held.groups[0][1], same.held.groups[0][1]);
   EXPECT_EQ(scheduler_->reused_tokens(), 32 + 32 + 16);
 }
 
@@ -167,7 +167,7 @@ TEST_F(SchedulerTest, TheOtherChoicesOfARequestWaitForTheFirstOnesPrompt) {
   EXPECT_EQ(other.state, RequestState::running);  // who comes later does not wait with it
   step();
   EXPECT_EQ(second.state, RequestState::running);
-  EXPECT_EQ(second.blocks[1], first.blocks[1]);
+  EXPECT_EQ(second.held.groups[0][1], first.held.groups[0][1]);
 }
 
 TEST_F(SchedulerTest, KeepsSeveralStepsInFlight) {
@@ -244,7 +244,7 @@ TEST_F(SchedulerTest, BuildsTheStepsFlatInput) {
   EXPECT_EQ(step.sequences()[3], 3);
   EXPECT_EQ(step.row_indices()[0], 19);
   EXPECT_EQ(step.row_indices()[1], 22);
-  EXPECT_EQ(step.block_tables()[1], parts[0].sequence->blocks[1]);
+  EXPECT_EQ(step.block_tables()[1], parts[0].sequence->held.groups[0][1]);
 }
 
 }  // namespace

@@ -62,19 +62,20 @@ void attention(const AttentionArgs& a, const Worker& worker) {
     const std::int64_t head = unit / a.tokens, t = unit % a.tokens, s = sequence_of(a.kv, t);
     const SequenceSpan span = a.kv.sequences[s];
     const std::int64_t length = std::int64_t{a.kv.positions[a.causal ? t : span.first + span.count - 1]} + 1;
+    const std::int64_t begin = a.first_seen(length);
     const float* query = row_of(a.query, unit, dim);
-    weights.assign(static_cast<std::size_t>(length), 0.0);
-    for (std::int64_t j = 0; j < length; ++j) {
+    weights.assign(static_cast<std::size_t>(length - begin), 0.0);
+    for (std::int64_t j = begin; j < length; ++j) {
       const float* key = cached(a.kv, s, j, 0, head / group);
       double dot = 0.0;
       for (std::int64_t d = 0; d < dim; ++d) dot += static_cast<double>(query[d]) * key[d];
-      weights[static_cast<std::size_t>(j)] = dot * static_cast<double>(a.scale);
+      weights[static_cast<std::size_t>(j - begin)] = dot * static_cast<double>(a.scale);
     }
     const double largest = *std::max_element(weights.begin(), weights.end());
     double total = 0.0;
     std::fill(sums.begin(), sums.end(), 0.0);
-    for (std::int64_t j = 0; j < length; ++j) {
-      const double weight = std::exp(weights[static_cast<std::size_t>(j)] - largest);
+    for (std::int64_t j = begin; j < length; ++j) {
+      const double weight = std::exp(weights[static_cast<std::size_t>(j - begin)] - largest);
       const float* value = cached(a.kv, s, j, 1, head / group);
       total += weight;
       for (std::int64_t d = 0; d < dim; ++d) sums[static_cast<std::size_t>(d)] += weight * value[d];

@@ -1,7 +1,8 @@
 // Attention over the KV cache, for prompts and decoding alike.
 //
 // A query's context is cut at multiples of attention_part_tokens. Each part gives its largest score, the sum of its
-// exponentials and the weighted sum of its values; parts are merged in index order. Up to four queries that read the
+// exponentials and the weighted sum of its values; parts are merged in index order. With a window, the first part begins
+// where the window does. Up to four queries that read the
 // same K and V (query heads of one group, neighbouring tokens of one sequence) share their loads; nothing that a query
 // computes depends on its company.
 #pragma once
@@ -21,7 +22,7 @@ struct QueryTile {
   int count = 0;
   const T* query[max_queries];
   T* y[max_queries];
-  std::int64_t end[max_queries];  // sees positions [0, end)
+  std::int64_t begin[max_queries], end[max_queries];  // sees positions [begin, end)
 };
 
 /// The running result of a query, unnormalised: sum of exp(score - largest) and of the values so weighted.
@@ -45,13 +46,14 @@ struct AttentionScratch {
   }
 };
 
-/// scores[q][position - begin] = query . key for all positions of [begin, end), block by block of the cache.
+/// scores[q][position - part] = query . key for all positions of [begin, end), block by block of the cache; `begin` is
+/// a block's first.
 template <typename T>
 LAMELLA_INLINE void part_scores(const KvLayout& kv, const std::int32_t* blocks, std::int64_t kv_head, const T* queries,
-                                int count, std::int64_t begin, std::int64_t end, float* scores) {
+                                int count, std::int64_t part, std::int64_t begin, std::int64_t end, float* scores) {
   for (std::int64_t at = begin; at < end; at += kv_block_tokens) {
     const T* keys = static_cast<const T*>(kv.cache) + kv.offset(blocks[at / kv_block_tokens], 0, kv_head);
-    multiply_rows(queries, count, keys, smaller(kv_block_tokens, end - at), kv.head_dim, scores + (at - begin),
+    multiply_rows(queries, count, keys, smaller(kv_block_tokens, end - at), kv.head_dim, scores + (at - part),
                   attention_part_tokens);
   }
 }
@@ -139,34 +141,47 @@ template <typename T>
   const std::int64_t dim = kv.head_dim, padded = scratch.padded;
   alignas(64) float scores[max_queries * attention_part_tokens];
   Running total[max_queries];
-  std::int64_t farthest = 0;
+  std::int64_t nearest = tile.begin[0], farthest = 0;
   for (int q = 0; q < tile.count; ++q) {
     __builtin_memcpy(scratch.queries + q * dim, tile.query[q], static_cast<std::size_t>(dim) * sizeof(T));
+    nearest = smaller(nearest, tile.begin[q]);
     farthest = larger(farthest, tile.end[q]);
   }
-  for (std::int64_t begin = 0; begin < farthest; begin += attention_part_tokens) {
-    const std::int64_t part_end = smaller(begin + attention_part_tokens, farthest);
-    part_scores(kv, blocks, kv_head, scratch.queries, tile.count, begin, part_end, scores);
+  for (std::int64_t at = nearest / attention_part_tokens * attention_part_tokens; at < farthest;
+       at += attention_part_tokens) {
+    const std::int64_t part_end = smaller(at + attention_part_tokens, farthest);
+    const std::int64_t first_block = larger(at, nearest / kv_block_tokens * kv_block_tokens);
+    part_scores(kv, blocks, kv_head, scratch.queries, tile.count, at, first_block, part_end, scores);
     Running part[max_queries];
-    std::int64_t shared_end = part_end, end[max_queries];
+    std::int64_t shared_begin = at, shared_end = part_end, begin[max_queries], end[max_queries];
     for (int q = 0; q < tile.count; ++q) {
-      end[q] = larger(begin, smaller(part_end, tile.end[q]));
+      begin[q] = smaller(part_end, larger(at, tile.begin[q]));
+      end[q] = larger(begin[q], smaller(part_end, tile.end[q]));
+      shared_begin = larger(shared_begin, begin[q]);
       shared_end = smaller(shared_end, end[q]);
-      if (end[q] > begin) part[q] = exponentiate(scores + q * attention_part_tokens, end[q] - begin, scale);
+      if (end[q] > begin[q])
+        part[q] = exponentiate(scores + q * attention_part_tokens + (begin[q] - at), end[q] - begin[q], scale);
     }
+    shared_end = larger(shared_begin, shared_end);
     for (std::int64_t i = 0; i < tile.count * padded; i += lanes) store(scratch.part + i, F32{});
+    // A query adds its values in the order of positions, whichever of them it shares.
+    const auto own_values = [&](int q, std::int64_t from, std::int64_t to) LAMELLA_BODY {
+      part_values<1, T>(kv, blocks, kv_head, scores + q * attention_part_tokens, at, from, to, scratch.part + q * padded,
+                        padded);
+    };
+    for (int q = 0; q < tile.count; ++q) own_values(q, begin[q], smaller(shared_begin, end[q]));
     with_count<max_queries>(tile.count, [&](auto count) LAMELLA_BODY {
-      part_values<decltype(count)::value, T>(kv, blocks, kv_head, scores, begin, begin, shared_end, scratch.part,
+      part_values<decltype(count)::value, T>(kv, blocks, kv_head, scores, at, shared_begin, shared_end, scratch.part,
                                              padded);
     });
     for (int q = 0; q < tile.count; ++q) {
+      own_values(q, shared_end, end[q]);
+      if (end[q] == begin[q]) continue;
       float *values = scratch.part + q * padded, *merged = scratch.merged + q * padded;
-      part_values<1, T>(kv, blocks, kv_head, scores + q * attention_part_tokens, begin, shared_end, end[q], values,
-                        padded);
-      if (begin == 0) {
+      if (tile.begin[q] >= at) {
         total[q] = part[q];
         __builtin_memcpy(merged, values, static_cast<std::size_t>(padded) * sizeof(float));
-      } else if (end[q] > begin) {
+      } else {
         merge(total[q], merged, part[q], values, padded);
       }
     }
@@ -197,7 +212,9 @@ void attention_over(const AttentionArgs& a, const Worker& worker) {
           const std::int64_t row = (ByToken ? t * a.heads + head : head * a.tokens + t) * dim;
           tile.query[tile.count] = static_cast<const T*>(a.query) + row;
           tile.y[tile.count] = static_cast<T*>(a.y) + row;
-          tile.end[tile.count++] = std::int64_t{a.kv.positions[a.causal ? t : first + tokens - 1]} + 1;
+          tile.end[tile.count] = std::int64_t{a.kv.positions[a.causal ? t : first + tokens - 1]} + 1;
+          tile.begin[tile.count] = a.first_seen(tile.end[tile.count]);
+          ++tile.count;
         }
         attend(a.kv, a.kv.block_tables + s * a.kv.blocks_per_sequence, kv_head, tile, a.scale, scratch);
       }
