@@ -1,7 +1,9 @@
 #include "model/model_spec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/check.h"
 #include "model/weights.h"
@@ -154,6 +156,18 @@ void validate_embedding(const Part& part, const EmbeddingSpec& embedding, std::i
   part.not_built(embedding.scale != 1.0F, "scale", "a scaled token embedding");
 }
 
+/// Layers of different retention share their memory (plan/kv_groups.h), so their K and V must have one shape.
+void validate_kv_shapes(const ModelSpec& spec) {
+  const auto kv_shape = [](const LayerSpec& layer) {
+    return std::pair(layer.attention.kv_heads, layer.attention.head_dim);
+  };
+  const auto differ = [&](const auto& of) {
+    return std::ranges::any_of(spec.layers, [&](const LayerSpec& layer) { return of(layer) != of(spec.layers[0]); });
+  };
+  Part("").not_built(differ([](const LayerSpec& layer) { return layer.attention.window; }) && differ(kv_shape),
+                     "layers.attention.window", "layers with different windows and different K and V shapes");
+}
+
 void validate_head(const Part& part, const HeadSpec& head, bool causal) {
   part.known("kind", head.kind, HeadKind::hidden);
   validate_norm(part.sub("norm"), head.norm);
@@ -182,6 +196,7 @@ void validate(const ModelSpec& spec) {
     layer.expect(spec.layers[i].attention.causal == causal, "attention.causal", !causal, "what layer 0 has (", causal,
                  ")");
   }
+  validate_kv_shapes(spec);
   validate_head(whole.sub("head"), spec.head, causal);
   for (const WeightDeclaration& weight : declare_weights(spec))
     whole.expect(weight.rows <= largest_tensor / weight.columns, to_string(weight.id),

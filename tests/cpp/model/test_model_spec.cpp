@@ -73,11 +73,16 @@ TEST(Validate, RefusesContradictions) {
       {"layers.0.residual", [](ModelSpec& s) { s.layers[0].residual = static_cast<Residual>(99); }},
       {"embedding.position_rows", [](ModelSpec& s) { s.embedding.position_rows = 7; }},
       {"embedding.token_types", [](ModelSpec& s) { s.embedding.token_types = -1; }},
+      {"layers.0.attention.window", [](ModelSpec& s) { s.layers[0].attention.window = -1; }},
       {"head.pooler", [](ModelSpec& s) { s.head.pooler = true; }},
       {"head.tied or bias", [](ModelSpec& s) { s.head.kind = HeadKind::hidden; }},
       {"token_embedding", [](ModelSpec& s) { s.vocab = s.hidden = std::numeric_limits<std::int32_t>::max(); }},
   };
   for (const Lie& lie : lies) expect_refused(llama_like(), lie);
+}
+
+TEST(Validate, RefusesAWindowOnBidirectionalAttention) {
+  expect_refused(bert_like(), {"layers.0.attention.window", [](ModelSpec& s) { s.layers[0].attention.window = 8; }});
 }
 
 TEST(Validate, RefusesLearnedPositionsThatDoNotReachTheContext) {
@@ -113,7 +118,11 @@ TEST(Validate, RefusesRopeScalingsThatCannotBeComputed) {
 TEST(Validate, TellsNamedRoomThatIsNotBuilt) {
   const Lie rooms[] = {
       {"layers.0.mlp.experts", [](ModelSpec& s) { s.layers[0].mlp.experts = ExpertsSpec{.count = 8, .top_k = 2}; }},
-      {"layers.0.attention.window", [](ModelSpec& s) { s.layers[0].attention.window = 4096; }},
+      {"layers.attention.window",
+       [](ModelSpec& s) {
+         s.layers[0].attention.window = 4096;
+         s.layers[0].attention.kv_heads = 3;
+       }},
       {"layers.0.attention.logit_softcap", [](ModelSpec& s) { s.layers[0].attention.logit_softcap = 50; }},
       {"layers.0.attention.query_norm", [](ModelSpec& s) { s.layers[0].attention.query_norm = rms_norm(); }},
       {"layers.0.attention.key_norm", [](ModelSpec& s) { s.layers[0].attention.key_norm = rms_norm(); }},

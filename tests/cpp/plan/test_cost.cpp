@@ -25,6 +25,24 @@ TEST(Cost, UniformStepCountsAttendedPositions) {
   EXPECT_EQ(shape.kv_blocks, 1);
 }
 
+TEST(Cost, AWindowBoundsWhatAttentionReadsAndMultiplies) {
+  ModelSpec spec = llama_like(1);  // 6 heads on 2 of 6 elements
+  spec.layers[0].attention.window = 20;
+  const Plan plan = build_plan(spec, {.kv_pool_blocks = 4, .bounds = {64, 8, 8, 8}});
+  const std::int64_t row = 2 * 2 * 6 * 4, head_bytes = 6 * 6 * 4;
+  const auto tables = [](const StepShape& shape) {
+    return 4 * (shape.tokens + 2 * shape.sequences + shape.sequences * shape.kv_blocks);
+  };
+  const StepShape decode = StepShape::uniform(3, 1, 100), early = StepShape::uniform(3, 1, 10);
+  const Cost late_cost = cost_of(plan, OpKind::attention, decode), early_cost = cost_of(plan, OpKind::attention, early);
+  EXPECT_EQ(late_cost.flops, 4 * 3 * 20 * 6 * 6);
+  EXPECT_EQ(late_cost.bytes_read, 3 * 20 * row + 3 * head_bytes + tables(decode));
+  EXPECT_EQ(early_cost.flops, 4 * 3 * 10 * 6 * 6);
+  EXPECT_EQ(early_cost.bytes_read, 3 * 10 * row + 3 * head_bytes + tables(early));
+  const StepShape chunk = StepShape::uniform(1, 16, 100);  // reads 19 tokens before its first
+  EXPECT_EQ(cost_of(plan, OpKind::attention, chunk).bytes_read, (19 + 16) * row + 16 * head_bytes + tables(chunk));
+}
+
 TEST(Cost, AStepBeyondTheRangeOfTheTablesIsRefused) {
   const auto code = [](const auto& call) {
     try {

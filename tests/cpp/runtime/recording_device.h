@@ -13,6 +13,7 @@
 namespace lamella::testing {
 
 /// Rows of logits by the first token of their sequence, which tells the sequences of a test apart, and the position.
+/// Windows must reach a token back.
 using LogitRows = std::map<std::pair<std::int32_t, std::int32_t>, std::vector<float>>;
 
 class RecordingExecutor final : public Executor {
@@ -28,8 +29,13 @@ class RecordingExecutor final : public Executor {
     const std::size_t width = rows.empty() ? 0 : output.size() / rows.size();
     for (std::size_t s = 0; s < spans.size() / 2; ++s) {
       const std::int32_t first = spans[2 * s], end = first + spans[2 * s + 1];
-      std::int32_t& name = names_[tables[s * static_cast<std::size_t>(step.kv_blocks())]];
-      if (positions[static_cast<std::size_t>(first)] == 0) name = tokens[static_cast<std::size_t>(first)];
+      const auto block_of = [&](std::int32_t position) {
+        return tables[s * static_cast<std::size_t>(step.kv_blocks()) +
+                      static_cast<std::size_t>(position / static_cast<std::int32_t>(kv_block_tokens))];
+      };
+      const std::int32_t begin = positions[static_cast<std::size_t>(first)];
+      const std::int32_t name = begin == 0 ? tokens[static_cast<std::size_t>(first)] : names_[block_of(begin - 1)];
+      for (std::int32_t i = first; i < end; ++i) names_[block_of(positions[static_cast<std::size_t>(i)])] = name;
       for (std::size_t r = 0; r < rows.size(); ++r) {
         if (rows[r] < first || rows[r] >= end) continue;
         const std::span<const float> row = output.subspan(r * width, width);
@@ -44,7 +50,7 @@ class RecordingExecutor final : public Executor {
  private:
   std::unique_ptr<Executor> inner_;
   LogitRows& rows_;
-  std::map<std::int32_t, std::int32_t> names_;  // by the sequence's first KV block
+  std::map<std::int32_t, std::int32_t> names_;  // of sequences, by every KV block of theirs that a step wrote to
 };
 
 class RecordingDevice final : public Device {

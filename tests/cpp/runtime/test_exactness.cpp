@@ -7,6 +7,7 @@
 
 #include "formats.h"
 #include "models.h"
+#include "plan/kv_groups.h"
 #include "planted_kernels.h"
 #include "recording_device.h"
 #include "seed.h"
@@ -65,7 +66,14 @@ class EngineExactness : public ::testing::Test {
     }
     return spec;
   }
-  ModelSpec any_decoder() { return resized(any_of<ModelSpec>({llama_like(), gpt2_like(), neox_like()})); }
+  /// Half of them with windows: one for all layers, or one for some.
+  ModelSpec any_decoder() {
+    ModelSpec spec = resized(any_of<ModelSpec>({llama_like(), gpt2_like(), neox_like()}));
+    const auto window = any_of<std::int32_t>({0, 0, static_cast<std::int32_t>(draw(2, 60)), 16, 300});
+    const bool all = draw(0, 2) == 0;
+    for (LayerSpec& layer : spec.layers) layer.attention.window = all || draw(0, 1) == 0 ? window : 0;
+    return spec;
+  }
 
   /// One format for all matrices, or any for each.
   std::vector<WeightFormat> formats_of(const ModelSpec& spec, const WeightFormat* only) {
@@ -97,12 +105,16 @@ class EngineExactness : public ::testing::Test {
   /// Runs the company's requests together and returns all logits from which their tokens were drawn.
   static LogitRows logits_in(const Company& company, const Subject& subject, const std::vector<Request>& requests) {
     LogitRows rows;
-    const Plan plan =
-        build_plan(subject.spec, {.dtype = subject.kernels.dtype, .kv_pool_blocks = 1, .bounds = {1, 1, 1, 1}});
+    const std::int64_t most_places = KvBlockPool::blocks_for(subject.spec.max_positions);
+    const Plan plan = build_plan(
+        subject.spec, {.dtype = subject.kernels.dtype, .kv_pool_blocks = 1, .bounds = {1, 1, 1, most_places}});
+    const KvRetention retention{
+        .windows = kv_groups(subject.spec, most_places * kv_block_tokens).windows,
+        .tokens_in_flight = std::max(company.step_tokens, company.sequences) * company.steps_in_flight};
     std::int64_t longest = 0;
     for (const Request& request : requests)
       longest = std::max(longest, static_cast<std::int64_t>(request.prompt.size()) + request.sampling.max_tokens);
-    const std::int64_t blocks = KvBlockPool::blocks_for(longest) + company.spare_blocks;
+    const std::int64_t blocks = retention.most_blocks(longest) + company.spare_blocks;
     EngineCore engine(subject.spec,
                       {.dtype = subject.kernels.dtype,
                        .weight_formats = subject.formats,

@@ -19,11 +19,11 @@ struct Alone {
   FinishReason reason = FinishReason::length;
 };
 
-Alone alone(const Request& request) {
+Alone alone(const Request& request, const ContentExecutor::Windows& windows) {
   Alone result;
   std::vector<std::int32_t> known = request.prompt;
   while (static_cast<std::int64_t>(result.tokens.size()) < request.sampling.max_tokens) {
-    const std::int32_t next = ContentExecutor::next_token(known);
+    const std::int32_t next = ContentExecutor::next_token(known, windows);
     if (next < 0) {
       result.reason = FinishReason::error;
       return result;
@@ -36,6 +36,14 @@ Alone alone(const Request& request) {
     result.tokens.push_back(next);
   }
   return result;
+}
+
+/// The most blocks that so many tokens in a row touch, wherever they begin.
+std::int64_t most_touched(std::int64_t tokens) {
+  std::int64_t most = 0;
+  for (std::int64_t begin = 0; begin < kv_block_tokens; ++begin)
+    most = std::max(most, (begin + tokens - 1) / kv_block_tokens + 1);
+  return most;
 }
 
 struct Heard {
@@ -51,20 +59,31 @@ struct Heard {
 class Script {
  public:
   Script(std::uint64_t seed, ThreadTeam& team) : random_(seed), team_(team) {
-    blocks_ = draw(6, 24);
+    // One KV group of all layers, or up to four with windows, the longest retention first.
+    if (draw(0, 1) == 0) {
+      windows_ = {draw(0, 1) == 0 ? 0 : static_cast<std::int32_t>(draw(1, 70))};
+      for (std::int64_t i = draw(0, 3); i > 0; --i)
+        windows_.push_back(static_cast<std::int32_t>(draw(1, windows_.back() == 0 ? 70 : windows_.back())));
+    }
+    steps_in_flight_ = static_cast<int>(draw(1, 3));
+    blocks_ = draw(6, 24) * static_cast<std::int64_t>(windows_.size());
     limits_ = {.max_num_seqs = draw(1, 6),
                .max_num_batched_tokens = draw(6, 40),
                .max_rows = 6,
-               .max_blocks_per_sequence = blocks_,
+               .max_blocks_per_sequence = 8,
+               .retention = {.windows = windows_},
                .reuse_prefixes = draw(0, 3) > 0};
-    steps_in_flight_ = static_cast<int>(draw(1, 3));
+    limits_.retention.tokens_in_flight = limits_.max_num_batched_tokens * steps_in_flight_;
   }
 
   void run() {
-    ContentExecutor executor(blocks_);
+    ContentExecutor executor(blocks_, windows_);
     KvBlockPool pool(blocks_);
     double now_s = 0.0;
-    const RequestRules rules{.vocabulary = ContentExecutor::vocabulary, .max_model_len = 1000, .kv_blocks = blocks_};
+    const RequestRules rules{.vocabulary = ContentExecutor::vocabulary,
+                             .max_model_len = 1000,
+                             .kv_blocks = blocks_,
+                             .retention = limits_.retention};
     const auto loop = std::make_shared<RequestLoop>(
         LoopOptions{.limits = limits_,
                     .vocabulary = ContentExecutor::vocabulary,
@@ -129,8 +148,12 @@ class Script {
       for (std::int64_t i = draw(1, 3); i > 0; --i) requests.push_back(any_request());
       const bool too_large = std::ranges::any_of(requests, [&](const Request& request) {
         // The last token is never computed.
-        return KvBlockPool::blocks_for(static_cast<std::int64_t>(request.prompt.size()) + request.sampling.max_tokens -
-                                       1) > blocks_;
+        const std::int64_t tokens = static_cast<std::int64_t>(request.prompt.size()) + request.sampling.max_tokens - 1;
+        std::int64_t needed = 0;
+        for (const std::int32_t window : windows_)
+          needed += std::min(KvBlockPool::blocks_for(tokens),
+                             window == 0 ? tokens : most_touched(window - 1 + limits_.retention.tokens_in_flight));
+        return needed > blocks_;
       });
       try {
         const std::vector<RequestId> ids = clients_[client]->submit(requests);
@@ -195,7 +218,7 @@ class Script {
 
   void verify_ends(bool closed) const {
     for (const auto& [id, heard] : heard_) {
-      const Alone expected = alone(heard.request);
+      const Alone expected = alone(heard.request, windows_);
       for (std::size_t choice = 0; choice < heard.reasons.size(); ++choice) {
         const std::vector<std::int32_t>& tokens = heard.tokens[choice];
         ASSERT_LE(tokens.size(), expected.tokens.size()) << "request " << id;
@@ -218,6 +241,7 @@ class Script {
   std::mt19937_64 random_;
   ThreadTeam& team_;
   std::int64_t blocks_ = 0;
+  ContentExecutor::Windows windows_ = {0};
   SchedulerLimits limits_;
   int steps_in_flight_ = 1;
   std::vector<std::unique_ptr<Client>> clients_;

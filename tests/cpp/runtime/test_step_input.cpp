@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "lamella/error.h"
 #include "runtime/step_input.h"
 
@@ -22,6 +25,18 @@ TEST(StepInput, IsOneFlatArrayWithEveryPartInItsPlace) {
   step.token_ids()[0] = 5;
   EXPECT_EQ(step.named("token_ids")[0], 5);
   EXPECT_THROW(static_cast<void>(step.named("logits")), Error);
+}
+
+TEST(StepInput, HasABlockTableForEveryKvGroup) {
+  StepInput step(3, 2, 1, 4, 2);
+  EXPECT_EQ(step.block_tables().size(), 2U * 2 * 4);
+  const std::vector<std::int32_t> full = {3, 4, 5, 6, 7}, window = {-1, 9};
+  step.set_blocks(0, 1, full);
+  step.set_blocks(1, 0, window);
+  EXPECT_EQ(step.named("block_tables.1").data(), step.named("block_tables").data() + 8);
+  EXPECT_TRUE(std::ranges::equal(step.named("block_tables"), std::vector{0, 0, 0, 0, 3, 4, 5, 6}));
+  EXPECT_TRUE(std::ranges::equal(step.named("block_tables.1"), std::vector{0, 9, 0, 0, 0, 0, 0, 0}));
+  EXPECT_THROW(static_cast<void>(step.named("block_tables.2")), Error);
 }
 
 TEST(StepInput, ShapeSumsWhatTokensSee) {
