@@ -174,15 +174,15 @@ def _open_store(name: str, path: Path) -> Checkpoint:
 
 
 def _open_gguf(name: str, path: Path, tensors: TensorTable, metadata: GgufMetadata) -> Checkpoint:
-    family = family_of_gguf(metadata.text("general.architecture") or "", str(path))
+    family, gguf = family_of_gguf(metadata.text("general.architecture") or "", str(path))
     names = tensors.names()
     if factors := [tensor for tensor in names if tensor.startswith("rope_factors_")]:
         raise unsupported(f"{path}: tensor {factors[0]}: LongRoPE in GGUF files; use the model's Hugging Face folder")
-    weights = Weights(family.gguf.weights, names, "", {})
-    config = config_of(metadata, family, weights, tensors)
+    weights = Weights(gguf.weights, names, "", {})
+    config = config_of(metadata, gguf, weights, tensors)
     spec, recipe = _specified(family, config, weights, tensors, r"rope_freqs\.weight", str(path))
     ids = {f"{role}_token_id": metadata.integer(f"tokenizer.ggml.{key}_token_id") for role, key in _GGUF_ROLES.items()}
-    key = f"{family.gguf.architecture}.pooling_type"
+    key = f"{gguf.architecture}.pooling_type"
     if (kind := metadata.integer(key)) not in _GGUF_POOLINGS:
         raise unsupported(f"{path}: {key} is {kind}; Lamella has 1 (mean) and 2 (cls)")
     pooling = _GGUF_POOLINGS[kind]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ._core import TensorTable
 from .errors import CheckpointError
-from .families import Config, Family, Weights
+from .families import Config, Gguf, Weights
 
 _Value = TypeVar("_Value")
 _ROPE_FACTORS = "rope_freqs.weight"
@@ -66,9 +66,9 @@ class GgufMetadata:
         return value
 
 
-def config_of(metadata: GgufMetadata, family: Family, weights: Weights, tensors: TensorTable) -> Config:
+def config_of(metadata: GgufMetadata, gguf: Gguf, weights: Weights, tensors: TensorTable) -> Config:
     """The family's config as this file says it. A key of the architecture that nobody reads is UNSUPPORTED_MODEL."""
-    gguf, path = family.gguf, family.gguf.architecture + "."
+    path = gguf.architecture + "."
     keys = Config(metadata.section(gguf.architecture), metadata.source, path)
     fields: dict[str, Any] = dict(gguf.constants)
     fields |= {name: keys.take(key) for name, key in gguf.fields.items() if keys.has(key)}

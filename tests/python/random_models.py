@@ -52,10 +52,11 @@ def randomise(model: transformers.PreTrainedModel, seed: int, gain: float) -> No
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 2:
                 embedding = any(word in name for word in ("embed", "wte", "wpe")) and "embed_out" not in name
-                inputs = (
-                    parameter.shape[0] if "c_attn" in name or "c_proj" in name or "c_fc" in name else parameter.shape[1]
-                )
+                stored_by_inputs = model.config.model_type == "gpt2" and ".c_" in name
+                inputs = parameter.shape[0] if stored_by_inputs else parameter.shape[1]
                 noise *= 0.4 if embedding else gain / inputs**0.5
+                if model.config.model_type == "gpt_neo" and "q_proj" in name:  # whose scores have no scale of their own
+                    noise /= (model.config.hidden_size // model.config.num_heads) ** 0.5
             elif name.endswith("weight"):
                 noise = 1.0 + 0.3 * noise
             else:
@@ -130,6 +131,64 @@ def _llama(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.Pret
     return transformers.LlamaConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.LlamaForCausalLM
 
 
+# Windows around the blocks of the KV cache, some of which no prompt outgrows. Not 1: with it transformers' own cache
+# keeps everything (its slice of the last window - 1 tokens is then that of all).
+WINDOWS = (2, 5, 15, 16, 17, 40, 300)
+
+
+def _mistral(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    llama, _ = _llama(rng, {})
+    fields = llama.to_dict()
+    for name in ("attention_bias", "mlp_bias", "model_type", "pretraining_tp"):
+        fields.pop(name, None)
+    fields["sliding_window"] = rng.choice([None, *WINDOWS])
+    return transformers.MistralConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.MistralForCausalLM
+
+
+def _qwen2(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    kv_heads, group, head_dim = rng.choice([1, 2, 3]), rng.choice([1, 2, 3]), rng.choice([6, 8, 10, 16, 22])
+    layers = rng.randint(1, 6)
+    kinds = [rng.choice(["full_attention", "sliding_attention"]) for _ in range(layers)]
+    fields: dict[str, Any] = {
+        "vocab_size": rng.randrange(90, 400),
+        "hidden_size": kv_heads * group * head_dim,
+        "num_attention_heads": kv_heads * group,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": layers,
+        "intermediate_size": rng.choice([61, 97, 128]),
+        "tie_word_embeddings": rng.random() < 0.5,
+        "rms_norm_eps": rng.choice([1e-6, 1e-5]),
+        "max_position_embeddings": 160,
+        "rope_parameters": {"rope_type": "default", "rope_theta": rng.choice([10000.0, 1000000.0])},
+        "use_sliding_window": rng.random() < 0.8,
+        "sliding_window": rng.choice(WINDOWS),
+        "max_window_layers": rng.randint(0, layers),
+    }
+    if fields["use_sliding_window"] and rng.random() < 0.5:
+        fields["layer_types"] = kinds
+    return transformers.Qwen2Config(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.Qwen2ForCausalLM
+
+
+def _gpt_neo(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    heads = rng.choice([1, 3, 5])
+    types = rng.choice(
+        [[[["global", "local"], 2]], [[["local"], 3]], [[["global"], 1], [["local", "local", "global"], 2]]]
+    )
+    fields: dict[str, Any] = {
+        "vocab_size": rng.randrange(90, 400),
+        "max_position_embeddings": rng.choice([128, 150, 201]),
+        "hidden_size": heads * rng.choice([7, 12, 16, 21]),
+        "num_heads": heads,
+        "attention_types": types,
+        "num_layers": sum(len(names) * count for names, count in types),
+        "window_size": rng.choice(WINDOWS),
+        "intermediate_size": rng.choice([None, 53, 97, 130]),
+        "activation_function": rng.choice(["gelu_new", "gelu", "relu"]),
+        "layer_norm_epsilon": rng.choice([1e-5, 1e-3]),
+    }
+    return transformers.GPTNeoConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.GPTNeoForCausalLM
+
+
 def rope_parameters(rope_type: str, rotary_dim: int, rng: random.Random) -> dict[str, Any]:
     """Random parameters of a rope type, with the trained context so short that 64 tokens cross it."""
     parameters: dict[str, Any] = {"rope_type": rope_type, "rope_theta": rng.choice([10000.0, 500000.0, 300.0])}
@@ -175,8 +234,11 @@ def _bert(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.Pretr
 
 FAMILIES: dict[str, Callable[[random.Random, dict[str, Any]], tuple[Any, Callable[..., Any]]]] = {
     "gpt2": _gpt2,
+    "gpt_neo": _gpt_neo,
     "gpt_neox": _gpt_neox,
     "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
     "bert": _bert,
 }
 
@@ -238,6 +300,9 @@ _GGUF_NAMES = {
         ".output.LayerNorm": ".layer_output_norm",
     },
 }
+
+
+_GGUF_NAMES["qwen2"] = _GGUF_NAMES["llama"]
 
 
 def write_gguf(model: transformers.PreTrainedModel, path: Path, quant: Quant = Quant.F32) -> None:
@@ -322,6 +387,14 @@ def _gguf_llama(writer: gguf.GGUFWriter, config: Any) -> None:
         raise ValueError(f"GGUF has no rope type {rope['rope_type']}")
 
 
+def _gguf_qwen2(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+
+
 def _llama3_divisors(rope: dict[str, Any], head_dim: int) -> np.ndarray:
     wavelengths = 2 * np.pi * rope["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)
     low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
@@ -340,5 +413,6 @@ _GGUF_FIELDS: dict[str, Callable[[gguf.GGUFWriter, Any], None]] = {
     "gpt2": _gguf_gpt2,
     "gpt_neox": _gguf_gpt_neox,
     "llama": _gguf_llama,
+    "qwen2": _gguf_qwen2,
     "bert": _gguf_bert,
 }

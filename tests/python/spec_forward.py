@@ -84,7 +84,10 @@ def attention(x: Array, spec: _core.AttentionSpec, w: dict[str, Array], at: str)
     k, v = k.repeat(group, axis=1), v.repeat(group, axis=1)
     scores = np.einsum("qhd,khd->hqk", q, k) * spec.scale
     if spec.causal:
-        scores = np.where(np.tri(count, dtype=bool), scores, -np.inf)
+        seen = np.tri(count, dtype=bool)
+        if spec.window:
+            seen &= ~np.tri(count, k=-spec.window, dtype=bool)
+        scores = np.where(seen, scores, -np.inf)
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = np.einsum("hqk,khd->qhd", scores / scores.sum(-1, keepdims=True), v)
     return linear(mixed.reshape(count, -1), w, at + "attention_output")

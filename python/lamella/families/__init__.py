@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from lamella.errors import CheckpointError, unsupported
 
-from . import bert, gpt2, gpt_neox, llama
+from . import bert, gpt2, gpt_neo, gpt_neox, llama, mistral, qwen2
 from .config import Config
 from .family import Cut, Family, Gguf, Weights
 
 __all__ = ["FAMILIES", "Config", "Cut", "Family", "Gguf", "Weights", "family_of_config", "family_of_gguf"]
 
-FAMILIES: tuple[Family, ...] = (llama.FAMILY, gpt2.FAMILY, gpt_neox.FAMILY, bert.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    llama.FAMILY,
+    mistral.FAMILY,
+    qwen2.FAMILY,
+    gpt2.FAMILY,
+    gpt_neo.FAMILY,
+    gpt_neox.FAMILY,
+    bert.FAMILY,
+)
 
 
 def family_of_config(fields: dict[str, object], source: str) -> Family:
@@ -32,10 +40,11 @@ def family_of_config(fields: dict[str, object], source: str) -> Family:
     )
 
 
-def family_of_gguf(architecture: str, source: str) -> Family:
-    """The family of a GGUF file, by `general.architecture`."""
-    for family in FAMILIES:
-        if family.gguf.architecture == architecture:
-            return family
-    known = ", ".join(family.gguf.architecture for family in FAMILIES)
+def family_of_gguf(architecture: str, source: str) -> tuple[Family, Gguf]:
+    """The family of a GGUF file, by `general.architecture`, and how the format has it."""
+    named = [(family, family.gguf) for family in FAMILIES if family.gguf is not None]
+    for family, gguf in named:
+        if gguf.architecture == architecture:
+            return family, gguf
+    known = ", ".join(gguf.architecture for _, gguf in named)
     raise unsupported(f"{source}: general.architecture is {architecture[:60]!r}; Lamella has {known}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from lamella.errors import CheckpointError, unsupported
@@ -123,6 +123,21 @@ class Config:
         value = self._get(name, None)
         if value is not None and value not in supported:
             raise self.refused(name, " or ".join(map(repr, supported)) or "no such field")
+
+    def names(self, name: str, length: int, known: Collection[str]) -> list[str] | None:
+        """A list of exactly `length` of the `known` names, or None where the field is absent."""
+        value = self._get(name, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != length:
+            raise self.wrong(name, f"a list of {length} names")
+        if not all(isinstance(one, str) and one in known for one in value):
+            raise self.refused(name, f"a list of {' and '.join(known)}")
+        return value
+
+    def mentions(self, name: str) -> bool:
+        """Whether the field is there, null or not: some say by null what they do not say by being absent."""
+        return name in self._fields
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""

@@ -55,7 +55,7 @@ class Family:
     architectures: tuple[str, ...]
     spec: Callable[[Config, Weights], ModelSpec]
     weights: Mapping[str, Where]
-    gguf: Gguf
+    gguf: Gguf | None = None  # None: llama.cpp has no such architecture, or calls it another family's
     prefix: str = ""
     ignored: str = r"(?!)"  # tensors that are no weights: buffers of old checkpoints, heads that are not run
     renamed: Mapping[str, str] = field(default_factory=dict)  # endings of canonical names -> of old checkpoints' names

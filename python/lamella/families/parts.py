@@ -47,6 +47,13 @@ def tied_head(config: Config, weights: Weights, default: bool) -> bool:
     return config.flag("tie_word_embeddings", default) and not (weights.has("head") and weights.has("token_embedding"))
 
 
+def sliding_window(config: Config) -> int:
+    """`sliding_window` in tokens, 0 for none: null says that there is none, no field at all 4096."""
+    if config.has("sliding_window"):
+        return config.integer("sliding_window")
+    return 0 if config.mentions("sliding_window") else 4096
+
+
 def rope(config: Config, head_dim: int, theta: float, rotary_fraction: float | None = None) -> RopeSpec:
     """Rotary positions from `rope_parameters` (transformers 5) or `rope_scaling` (before), read as transformers does.
 
