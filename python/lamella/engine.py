@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
 
 from . import _core
 from .answers import Answers, Asked, in_thread
-from .checks import check_flag, one_of, shown, token_ids, whole_number
+from .checks import check_flag, one_of, token_ids, whole_number
 from .completion import Chunk, Completion
 from .core_params import core_params
 from .engine_options import EngineOptions
 from .errors import InvalidArgumentError, RequestCancelledError
 from .generation_defaults import fitted_defaults, warn_of_ignored
-from .model_weights import Progress
 from .params import SamplingParams
+from .progress import Progress, check_progress, told_of_bytes, told_of_requests
 from .prompts import Prompt, as_list, check_size, checked_ids, each, is_one_prompt
 from .seeds import drawn_seed
 from .sentence_transformers import SentenceEmbedding
@@ -82,7 +82,8 @@ class Engine:
         threads: None is every core that affinity and cgroup limits leave.
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
-        progress: called with (bytes read, bytes in all) while weights load.
+        progress: of loading, where it takes over a second: None shows a line on standard error where that is a terminal
+            or a notebook's, True always, False never; a function is called with (bytes read, bytes in all) instead.
         kernels: the CPU kernel set, one of those that `lamella info` lists, for example "reference"; None is
             the one that the environment variable LAMELLA_ISA names, or the best.
 
@@ -110,7 +111,7 @@ class Engine:
         threads: int | None = EngineOptions.threads,
         seed: int = EngineOptions.seed,
         deep_fusion: bool = EngineOptions.deep_fusion,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         kernels: str | None = EngineOptions.kernels,
     ) -> None:
         from .checkpoint import open_model
@@ -132,15 +133,16 @@ class Engine:
             deep_fusion=deep_fusion,
             kernels=kernels,
         )
-        if progress is not None and not callable(progress):
-            raise InvalidArgumentError(f"progress is {shown(progress)}; expected a function of two numbers")
+        check_progress(progress)
         started = time.perf_counter()
         checkpoint = open_model(model)
         checkpoint.tokenizer  # noqa: B018  built now: a tokenizer that does not fit the model is an error of loading
         weights = checkpoint.weights
         resolved = weights.resolved_dtype(options.dtype)
         formats = [choice.format for choice in weights.choose_formats(options.format_options(resolved))]
-        core = weights.open_engine(options.config(resolved, formats), options.threads or 0, options.kernels, progress)
+        config = options.config(resolved, formats)
+        with told_of_bytes(progress, "loading") as told:
+            core = weights.open_engine(config, options.threads or 0, options.kernels, told)
         self._set_up(core, checkpoint, options.seed, time.perf_counter() - started)
 
     @classmethod
@@ -175,7 +177,13 @@ class Engine:
 
     @overload
     def generate(
-        self, prompts: str, params: SamplingParams | None = None, *, streamer: Streamer | None = None, **overrides: Any
+        self,
+        prompts: str,
+        params: SamplingParams | None = None,
+        *,
+        streamer: Streamer | None = None,
+        progress: bool | None = None,
+        **overrides: Any,
     ) -> Completion: ...
     @overload
     def generate(
@@ -184,6 +192,7 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         streamer: Streamer | None = None,
+        progress: bool | None = None,
         **overrides: Any,
     ) -> Completion | list[Completion]: ...
     def generate(
@@ -192,6 +201,7 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         streamer: Streamer | None = None,
+        progress: bool | None = None,
         **overrides: Any,
     ) -> Completion | list[Completion]:
         """Continues one prompt (a text or a list of ids) or a list of prompts.
@@ -201,17 +211,21 @@ class Engine:
 
         `streamer`, for a single prompt with n = 1, is an object with transformers' `put` and `end`: it is given the
         prompt's ids, int64 (1, tokens), then each new id, int64 (1,), as it comes.
+
+        `progress`: what takes over a second has a line on standard error with the requests that have ended and tokens a
+        second. None shows it for lists, where standard error is a terminal or a notebook's; True always, False never.
         """
         if is_one_prompt(prompts):
             asked = self._asked(prompts, params, overrides)
             check_streamer(streamer, asked)
-            with self._submit([asked]) as answers:
+            with told_of_requests(progress, "generating", 1) as told, self._submit([asked], told) as answers:
                 if streamer is not None:
                     feed(streamer, asked, answers.chunks())
                 return answers.run_one()
         if streamer is not None:
             raise InvalidArgumentError("streamer goes with a single prompt, and this is a list")
-        with self._submit(self._each_asked(prompts, params, overrides)) as answers:
+        listed = self._each_asked(prompts, params, overrides)
+        with told_of_requests(progress, "generating", len(listed)) as told, self._submit(listed, told) as answers:
             return answers.run()
 
     @overload
@@ -314,8 +328,8 @@ class Engine:
         with self._submit([asked]) as answers:
             yield from answers.chunks()
 
-    def _submit(self, asked: Sequence[Asked]) -> Answers:
-        return Answers(self.core, asked, self.tokenizer)
+    def _submit(self, asked: Sequence[Asked], told: Progress | None = None) -> Answers:
+        return Answers(self.core, asked, self.tokenizer, told)
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
@@ -367,11 +381,12 @@ class Engine:
         ids = each(as_list(inputs), lambda prompt: checked_ids(core, self.encode_prompt(prompt)))
         return each(ids, core.logits)
 
-    def score(self, inputs: Prompt | Sequence[Prompt]) -> list[FloatArray]:
+    def score(self, inputs: Prompt | Sequence[Prompt], *, progress: bool | None = None) -> list[FloatArray]:
         """Log-probabilities of the given tokens: for each input a float32 array (tokens - 1,).
 
         Entry i is that of token i + 1 given those before it; the first token has nothing before it. Their sum is the
         log-likelihood of the rest given the first. Natural logarithms. All inputs are checked before the first is run.
+        `progress` as in `generate`.
         """
         import numpy as np
 
@@ -381,7 +396,7 @@ class Engine:
             Asked(_core.Request(ids, sampling), SamplingParams())
             for ids in each(as_list(inputs), lambda prompt: checked_ids(core, self.encode_prompt(prompt)))
         ]
-        with self._submit(asked) as answers:
+        with told_of_requests(progress, "scoring", len(asked)) as told, self._submit(asked, told) as answers:
             completions = answers.run()
             for i, done in enumerate(completions):
                 answers.raise_error_of(i)
