@@ -266,10 +266,9 @@ class Engine:
         Cancelling the task, or dropping the iterator, cancels the request.
         """
         asked = await in_thread(lambda: self._asked(prompt, params, overrides))
-        with self._submit([asked]) as answers:
-            async with contextlib.aclosing(answers.achunks()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+        async with contextlib.aclosing(self._achunks(asked)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     @overload
     def chat(
@@ -306,6 +305,45 @@ class Engine:
             return self.stream(ids, params, **overrides)
         return cast(Completion, self.generate(ids, params, **overrides))
 
+    @overload
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: Literal[False] = False,
+        **overrides: Any,
+    ) -> Completion: ...
+    @overload
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: Literal[True],
+        **overrides: Any,
+    ) -> AsyncGenerator[Chunk, None]: ...
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: bool = False,
+        **overrides: Any,
+    ) -> Completion | AsyncGenerator[Chunk, None]:
+        """As `chat`, for asyncio: the template is rendered in another thread, as texts become ids.
+
+        With `stream`, awaiting gives the iterator: `async for chunk in await engine.achat(messages, stream=True)`; what
+        is wrong with messages or parameters is raised by the await. Cancelling the task, or dropping the iterator,
+        cancels the request.
+        """
+        asked = await in_thread(lambda: self._asked(self.chat_ids(messages), params, overrides))
+        if stream:
+            self.core.validate_requests([asked.request])
+            return self._achunks(asked)
+        with self._submit([asked]) as answers:
+            return await answers.arun_one()
+
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """The token ids of a conversation in the model's chat template, up to where the answer begins."""
         from .chat_template import render_chat
@@ -327,6 +365,12 @@ class Engine:
     def _chunks(self, asked: Asked) -> Iterator[Chunk]:
         with self._submit([asked]) as answers:
             yield from answers.chunks()
+
+    async def _achunks(self, asked: Asked) -> AsyncGenerator[Chunk, None]:
+        with self._submit([asked]) as answers:
+            async with contextlib.aclosing(answers.achunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def _submit(self, asked: Sequence[Asked], told: Progress | None = None) -> Answers:
         return Answers(self.core, asked, self.tokenizer, told)
