@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamella import _core
-from lamella.engine import Engine, row_as_dict
+from lamella.engine import Engine
 from lamella.errors import InvalidArgumentError, OutOfMemoryError
+from lamella.opened_engine import row_as_dict
 from lamella.progress import bytes_text
 
 from .opening import Named, measured_bandwidth, named, open_engine
