@@ -25,7 +25,7 @@ class Engine(Chatting, WholeInputs):
         quantization: None keeps what the checkpoint stores; "dequantize" expands it to `dtype`; "int8_weight_only" and
             "int4" (groups of 32) quantise the matrices; "int8" and "int4_a8" also round the inputs of linears to int8,
             token by token. A packed store keeps its own: only None.
-        smoothing: with "int8", False leaves out the rotation that eases rounding inputs (README, "Weight formats").
+        smoothing: with "int8", False leaves out the rotation that eases rounding inputs (docs/weight-formats.md).
         quantize_head: the head, or the token embedding that it is tied to, is quantised as the other matrices are by
             "int8", "int4" and "int4_a8"; otherwise these hold it, as they hold token embeddings, in "int8_weight_only".
         memory_budget: bytes, or "2GiB", for weights, KV cache and activations; None is what the machine has free.

@@ -42,7 +42,7 @@ def test_the_classes_are_those_that_are_raised() -> None:
     exported = {name for name in lamella.__all__ if name.endswith("Error")} - {"Error"}
     assert {row[0] for row in rows().values()} == exported
     parents = {name: getattr(lamella, name).__bases__[-1].__name__ for name in exported}
-    said = dict(re.findall(r"`(\w+Error)` of\s+`(\w+)`", text_of(PAGE)))
+    said = dict(re.findall(r"`(\w+Error)`\s+of\s+`(\w+)`", text_of(PAGE)))
     assert said == {name: parent for name, parent in parents.items() if parent != "Error"}
 
 
