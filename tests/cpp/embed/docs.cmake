@@ -39,7 +39,7 @@ int fail(lamella::ErrorCode code, const char* message);
 void show(const std::vector<std::int32_t>& tokens);
 int service(const std::vector<std::int32_t>& ids) {
 ${body}
-  return 0;
+return 0;
 }
 ")
     execute_process(COMMAND ${COMPILER} -std=c++20 ${warnings} ${WORK}/${name}.cpp COMMAND_ERROR_IS_FATAL ANY)
