@@ -1,23 +1,10 @@
 # Fails where the C++ or the C of the README and of docs/ does not compile against the public headers. The C++ of a page is
 # one function's body; each piece of C is a program. Arguments: SOURCE (the repository), COMPILER and C_COMPILER, WORK (a
 # folder to write into).
+include(${CMAKE_CURRENT_LIST_DIR}/blocks.cmake)
 set(include ${SOURCE}/cpp/include)
 set(warnings -Wall -Wextra -Werror -fsyntax-only -I ${include})
 file(MAKE_DIRECTORY ${WORK})
-
-# next_block(LANGUAGE): takes the first block of a language off `text` into `block`, which is empty where there is none.
-macro(next_block language)
-  set(block "")
-  string(FIND "${text}" "\n```${language}\n" begin)
-  if(NOT begin EQUAL -1)
-    string(LENGTH "\n```${language}\n" mark)
-    math(EXPR begin "${begin} + ${mark}")
-    string(SUBSTRING "${text}" ${begin} -1 text)
-    string(FIND "${text}" "\n```\n" end)
-    string(SUBSTRING "${text}" 0 ${end} block)
-    string(SUBSTRING "${text}" ${end} -1 text)
-  endif()
-endmacro()
 
 set(found_cpp 0)
 set(found_c 0)
