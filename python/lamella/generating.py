@@ -13,7 +13,7 @@ from .core_params import core_params
 from .errors import InvalidArgumentError
 from .opened_engine import OpenedEngine
 from .params import SamplingParams
-from .progress import Progress, told_of_requests
+from .progress import Progress, told_of_batch
 from .prompts import Prompt, as_list, each, is_one_prompt
 from .seeds import drawn_seed
 from .streamers import Streamer, check_streamer, feed
@@ -65,14 +65,17 @@ class Generating(OpenedEngine):
         if is_one_prompt(prompts):
             asked = self._asked(prompts, params, overrides)
             check_streamer(streamer, asked)
-            with told_of_requests(progress, "generating", 1) as told, self._submit([asked], told) as answers:
+            with told_of_batch(progress, "generating", 1, "requests") as told, self._submit([asked], told) as answers:
                 if streamer is not None:
                     feed(streamer, asked, answers.chunks())
                 return answers.run_one()
         if streamer is not None:
             raise InvalidArgumentError("streamer goes with a single prompt, and this is a list")
         listed = self._each_asked(prompts, params, overrides)
-        with told_of_requests(progress, "generating", len(listed)) as told, self._submit(listed, told) as answers:
+        with (
+            told_of_batch(progress, "generating", len(listed), "requests") as told,
+            self._submit(listed, told) as answers,
+        ):
             return answers.run()
 
     @overload

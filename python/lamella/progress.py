@@ -99,14 +99,14 @@ class ProgressLine:
 
         return report
 
-    def of_requests(self, doing: str, total: int) -> Progress:
-        """A function that shows how many of the requests have ended, and tokens a second; their last state stays."""
+    def of_batch(self, doing: str, total: int, units: str) -> Progress:
+        """A function that shows how many of a batch are done, and tokens a second; the last state stays."""
         started = self._clock()
 
-        def report(ended: int, tokens: int) -> None:
-            over = ended == total
+        def report(done: int, tokens: int) -> None:
+            over = done == total
             if over or self.due():
-                text = f"{doing} {_bar(ended, total)} {ended}/{total} requests"
+                text = f"{doing} {_bar(done, total)} {done}/{total} {units}"
                 if tokens:
                     text += f", {tokens / max(self._clock() - started, 1e-9):.1f} tokens/s"
                 (self.end if over else self.show)(text)
@@ -145,12 +145,12 @@ def told_of_bytes(progress: Progress | bool | None, doing: str) -> Iterator[Prog
 
 
 @contextlib.contextmanager
-def told_of_requests(progress: bool | None, doing: str, requests: int) -> Iterator[Progress | None]:
-    """The same for requests. With None a single one is no batch and has no line."""
+def told_of_batch(progress: bool | None, doing: str, total: int, units: str) -> Iterator[Progress | None]:
+    """The same for requests, or inputs, and tokens so far. With None a single one is no batch and has no line."""
     if progress is not None:
         check_flag("progress", progress)
-    with ProgressLine(False if progress is None and requests < 2 else progress) as line:
-        yield line.of_requests(doing, requests) if line.is_wanted else None
+    with ProgressLine(False if progress is None and total < 2 else progress) as line:
+        yield line.of_batch(doing, total, units) if line.is_wanted else None
 
 
 def bytes_text(size: float) -> str:

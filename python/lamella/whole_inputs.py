@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from . import _core
@@ -11,7 +12,7 @@ from .checks import check_flag, one_of
 from .errors import RequestCancelledError
 from .generating import Generating
 from .params import SamplingParams
-from .progress import told_of_requests
+from .progress import told_of_batch
 from .prompts import Prompt, as_list, check_size, checked_ids, each
 from .sentence_transformers import SentenceEmbedding
 
@@ -56,7 +57,7 @@ class WholeInputs(Generating):
             Asked(_core.Request(ids, sampling), SamplingParams())
             for ids in each(as_list(inputs), lambda prompt: checked_ids(core, self.encode_prompt(prompt)))
         ]
-        with told_of_requests(progress, "scoring", len(asked)) as told, self._submit(asked, told) as answers:
+        with told_of_batch(progress, "scoring", len(asked), "inputs") as told, self._submit(asked, told) as answers:
             completions = answers.run()
             for i, done in enumerate(completions):
                 answers.raise_error_of(i)
@@ -72,6 +73,8 @@ class WholeInputs(Generating):
         inputs: Prompt | Sequence[Prompt],
         pooling: Literal["auto", "mean", "cls", "pooler"] | None = "auto",
         normalize: bool | None = None,
+        *,
+        progress: bool | None = None,
     ) -> FloatArray | list[FloatArray]:
         """Embeds inputs with an encoder: float32, (inputs, hidden); with pooling None a list of (tokens, hidden).
 
@@ -82,6 +85,7 @@ class WholeInputs(Generating):
         tokens (pooling None) as they are, as sentence-transformers does; True divides each token's row by its own norm.
 
         Texts are cut where the model's sentence-transformers files say so; others must fit.
+        `progress` as in `generate`.
         """
         import numpy as np
 
@@ -92,7 +96,12 @@ class WholeInputs(Generating):
         sentence = (checkpoint.sentence if checkpoint else None) or SentenceEmbedding()
         ids = each(as_list(inputs), lambda prompt: self._sentence_ids(prompt, sentence.max_tokens))
         core = self.core
-        rows = core.encode(ids, _POOLINGS[sentence.pooling if pooling == "auto" else pooling])
+        tokens = [0, *accumulate(map(len, ids))]  # in the first inputs
+        with told_of_batch(progress, "encoding", len(ids), "inputs") as told:
+            news = None if told is None else (lambda done, total: told(done, tokens[done]))
+            rows = core.encode(ids, _POOLINGS[sentence.pooling if pooling == "auto" else pooling], news)
+            if told is not None:
+                told(len(ids), tokens[-1])
         if pooling is None:
             return [_unit(row) for row in rows] if normalize else rows
         result = np.stack(rows) if rows else np.zeros((0, core.spec.hidden), np.float32)

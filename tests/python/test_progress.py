@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import lamella
 import pytest
-from engines import until_idle
+from engines import shape, until_idle
 from lamella import progress
 from lamella.progress import ProgressLine, bytes_text
 
@@ -102,7 +103,7 @@ def test_work_that_is_over_sooner_shows_nothing(terminal: Terminal, clock: Clock
     with ProgressLine(True, clock) as line:
         line.of_bytes("loading")(1, 1)
     with ProgressLine(True, clock) as line:
-        line.of_requests("generating", 2)(2, 10)
+        line.of_batch("generating", 2, "requests")(2, 10)
     assert terminal.getvalue() == ""
 
 
@@ -112,7 +113,7 @@ def test_the_last_state_of_a_batch_stays(terminal: Terminal, clock: Clock, seed:
     ended, tokens = draw.randrange(total), draw.randrange(1, 10_000)
     clock.now = draw.uniform(0, 1e6)
     with ProgressLine(clock=clock) as line:
-        report = line.of_requests("generating", total)
+        report = line.of_batch("generating", total, "requests")
         clock.now += 4.0
         report(ended, tokens)
         (shown,) = terminal.seen()
@@ -158,7 +159,7 @@ def test_asked_for_in_a_log_file_each_state_is_a_line(monkeypatch: pytest.Monkey
     stream = io.StringIO()
     write_to(stream, monkeypatch)
     with ProgressLine(True, clock) as line:
-        report = line.of_requests("generating", 4)
+        report = line.of_batch("generating", 4, "requests")
         for now in range(25):
             clock.now = now
             report(min(3, now // 5), now)
@@ -296,7 +297,7 @@ def test_what_is_no_batch_has_none_unless_asked(engine: lamella.Engine, terminal
     engine.generate([7], max_tokens=3, progress=True)
     assert "1/1 requests" in terminal.getvalue()
     engine.score([[7, 8], [9, 10]])
-    assert "scoring [" in terminal.getvalue() and "2/2 requests" in terminal.getvalue()
+    assert "scoring [" in terminal.getvalue() and "2/2 inputs" in terminal.getvalue()
 
 
 def test_the_figures_are_the_requests_own(
@@ -304,10 +305,35 @@ def test_the_figures_are_the_requests_own(
 ) -> None:
     """What the line hears of, against what came out: tokens of all choices, requests that have ended."""
     heard: list[tuple[int, int]] = []
-    monkeypatch.setattr(ProgressLine, "of_requests", lambda self, doing, total: lambda *news: heard.append(news))
+    monkeypatch.setattr(ProgressLine, "of_batch", lambda self, *about: lambda *news: heard.append(news))
     done = engine.generate([[7], [8], [9]], n=3, max_tokens=7, temperature=2.0, progress=True)
     assert heard == sorted(heard)
     assert heard[-1] == (3, sum(len(choice.token_ids) for one in done for choice in one.choices))
+
+
+def test_embedding_many_inputs_has_a_line(terminal: Terminal, at_once: None, seed: int) -> None:
+    """Inputs that are done and their tokens, in steps of four inputs."""
+    draw = random.Random(seed)
+    inputs = [[draw.randrange(2000) for _ in range(draw.randint(1, 30))] for _ in range(22)]
+    with lamella.Engine.random(shape(causal=False), dtype="float32", max_num_seqs=4, max_model_len=64) as engine:
+        expected = engine.encode(inputs, progress=False)
+        assert terminal.getvalue() == ""
+        assert engine.encode(inputs).tobytes() == expected.tobytes()
+        counts = [int(count) for count in re.findall(r"\] (\d+)/22 inputs, ", terminal.getvalue())]
+        assert counts == [4, 8, 12, 16, 20, 22]
+        assert terminal.seen()[-1] == "" and "tokens/s" in terminal.seen()[-2]
+        engine.encode([], progress=True)
+        engine.encode([[7]])
+
+
+def test_what_embedding_hears_of(at_once: None, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    heard: list[tuple[int, int]] = []
+    monkeypatch.setattr(ProgressLine, "of_batch", lambda self, *about: lambda *news: heard.append(news))
+    draw = random.Random(seed)
+    inputs = [[7] * draw.randint(1, 30) for _ in range(9)]
+    with lamella.Engine.random(shape(causal=False), dtype="float32", max_num_seqs=2, max_model_len=64) as engine:
+        engine.encode(inputs, progress=True)
+    assert heard == [(done, sum(map(len, inputs[:done]))) for done in (2, 4, 6, 8, 9)]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
