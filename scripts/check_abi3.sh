@@ -85,7 +85,7 @@ for line in "${found[@]}"; do
     wheels=("$work"/wheel/lamella-*-cp312-abi3-*.whl)
     [ -f "${wheels[0]}" ] || die "built $(ls "$work/wheel"), which is no cp312-abi3 wheel"
     announce "audit with $auditor" audit "$python" "${wheels[0]}"
-    tail -n 3 "$logs/setup-audit-with-abi3audit-0-0-26.log"
+    tail -n 2 "$logs/setup-audit-with-abi3audit-0-0-26.log"
   fi
   announce "install under $version" "$python" -m pip install "${wheels[0]}"
   try_out "$python" "$model" >"$work/$version.out"
