@@ -116,6 +116,15 @@ step_pytest_asan() {
   run_pytest
 }
 
+# The wheel of Python 3.12 and later, where such an interpreter is at hand; without one it is skipped.
+step_abi3() {
+  local status=0
+  scripts/check_abi3.sh || status=$?
+  [ "$status" -eq 77 ] || return "$status"
+  local why="no CPython 3.12 or later with venv and C headers at hand"
+  echo "<testsuite><testcase name=\"abi3\"><skipped message=\"$why\"/></testcase></testsuite>" >"$junit"
+}
+
 cpp_files() { find cpp python/bindings tests examples -name '*.cpp' -o -name '*.h' -o -name '*.c'; }
 
 step_clang_format() { cpp_files | xargs clang-format --dry-run --Werror; }
@@ -207,10 +216,12 @@ if [ "$stage" = full ]; then
   run aarch64 step_aarch64
   run mutations step_mutations
   run pytest-asan step_pytest_asan
+  run abi3 step_abi3
 else
   not_run aarch64 "full stage only"
   not_run mutations "full stage only; ctest replays the seeds with few changes"
   not_run pytest-asan "full stage only"
+  not_run abi3 "full stage only"
 fi
 report
 [ "$total_failed" -eq 0 ]

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -53,6 +54,8 @@ class EngineCore {
  public:
   /// Called now and then during a call that takes long; what it throws ends the call, which then leaves nothing behind.
   using Interrupt = std::function<void()>;
+  /// The same, told how many inputs are done.
+  using InputsDone = std::function<void(std::size_t done)>;
   /// Puts weights where the engine wants them; called once, after the memory budget was checked.
   using FillWeights = std::function<void(ResidentWeights&, ThreadTeam&)>;
 
@@ -73,7 +76,7 @@ class EngineCore {
   /// For encoders: per input [hidden], or [tokens][hidden] without pooling. Errors: context_too_long for an input longer
   /// than the context; numeric, naming the input, where its rows hold NaN or infinity. An error loses all inputs.
   [[nodiscard]] std::vector<std::vector<float>> encode(const std::vector<std::vector<std::int32_t>>& inputs,
-                                                       Pooling pooling, const Interrupt& interrupt = {});
+                                                       Pooling pooling, const InputsDone& between_steps = {});
 
   /// The plan's ops with cost, roofline and measured time for a uniform step; runs it three times on scratch KV blocks.
   /// Errors: invalid_argument for a step beyond the engine's limits, out_of_memory for one that the whole KV cache could

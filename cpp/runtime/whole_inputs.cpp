@@ -77,7 +77,7 @@ StepInput chunk_step(const std::vector<Chunk>& chunks, bool all_rows) {
 }  // namespace
 
 std::vector<std::vector<float>> EngineCore::encode(const std::vector<std::vector<std::int32_t>>& inputs,
-                                                   Pooling pooling, const Interrupt& interrupt) {
+                                                   Pooling pooling, const InputsDone& between_steps) {
   if (!is_encoder())
     throw Error(ErrorCode::invalid_argument, concat(spec_.family, " is a decoder; encode() is for encoders"));
   validate_each("input", inputs, [&](const std::vector<std::int32_t>& input) { rules_.validate_tokens(input); });
@@ -87,7 +87,7 @@ std::vector<std::vector<float>> EngineCore::encode(const std::vector<std::vector
   require_output(spec_, output);
   std::vector<std::vector<float>> results;
   while (results.size() < inputs.size()) {
-    if (!results.empty() && interrupt) interrupt();
+    if (!results.empty() && between_steps) between_steps(results.size());
     loop_->call([&] { encode_some(inputs, output, pooling == Pooling::none, results); });
   }
   return results;

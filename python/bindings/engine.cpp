@@ -82,11 +82,13 @@ FloatArray engine_logits(EngineCore& engine, const Ids& tokens) {
   return to_numpy(std::move(values), {tokens.size(), static_cast<std::size_t>(engine.spec().vocab)});
 }
 
-nb::list engine_encode(EngineCore& engine, const std::vector<Ids>& inputs, Pooling pooling) {
+nb::list engine_encode(EngineCore& engine, const std::vector<Ids>& inputs, Pooling pooling,
+                       const ProgressFunction& told) {
   std::vector<std::vector<float>> results;
   {
     const GilReleased others_may_run;
-    results = engine.encode(inputs, pooling, SignalWatch());
+    PythonProgress progress(told);
+    results = engine.encode(inputs, pooling, [&](std::size_t done) { progress(done, inputs.size()); });
   }
   const auto hidden = static_cast<std::size_t>(engine.spec().hidden);
   nb::list arrays;
@@ -222,11 +224,12 @@ void bind_engine(nb::module_& m) {
       .def("close", &EngineCore::close, Released(),
            "Cancels every request, refuses new ones and ends the engine's thread.")
       .def("logits", engine_logits, "tokens"_a, "Float32 array [tokens, vocabulary].")
-      .def("encode", engine_encode, "inputs"_a, "pooling"_a,
-           nb::sig(
-               "def encode(self, inputs: collections.abc.Sequence[collections.abc.Sequence[int]], pooling: Pooling) -> "
-               "list[numpy.typing.NDArray[numpy.float32]]"),
-           "Float32 arrays, one an input.")
+      .def(
+          "encode", engine_encode, "inputs"_a, "pooling"_a, "progress"_a = nb::none(),
+          nb::sig("def encode(self, inputs: collections.abc.Sequence[collections.abc.Sequence[int]], pooling: Pooling, "
+                  "progress: collections.abc.Callable[[int, int], None] | None = None) -> "
+                  "list[numpy.typing.NDArray[numpy.float32]]"),
+          "Float32 arrays, one an input. `progress` is called with (inputs done, inputs in all).")
       .def("explain", &EngineCore::explain, "shape"_a, Released())
       .def("roofline", &EngineCore::roofline, Released(), nb::rv_policy::copy)
       .def("plan_table", [](const EngineCore& engine) { return to_table(engine.plan()); })

@@ -1215,8 +1215,10 @@ class Engine:
     def logits(self, tokens: Sequence[int]) -> NDArray[numpy.float32]:
         """Float32 array [tokens, vocabulary]."""
 
-    def encode(self, inputs: Sequence[Sequence[int]], pooling: Pooling) -> list[numpy.typing.NDArray[numpy.float32]]:
-        """Float32 arrays, one an input."""
+    def encode(self, inputs: Sequence[Sequence[int]], pooling: Pooling, progress: Callable[[int, int], None] | None = None) -> list[numpy.typing.NDArray[numpy.float32]]:
+        """
+        Float32 arrays, one an input. `progress` is called with (inputs done, inputs in all).
+        """
 
     def explain(self, shape: StepShape) -> list[ExplainRow]: ...
 

@@ -14,6 +14,7 @@ from . import _core
 from .completion import Choice, Chunk, Completion, FinishReason, PositionLogprobs, Timing, TokenLogprob
 from .errors import DeadlineError, Error, InvalidArgumentError, class_for_code
 from .params import SamplingParams
+from .progress import Progress
 from .stop_strings import StopStrings
 
 if TYPE_CHECKING:
@@ -106,22 +107,28 @@ class Answer:
 class Answers:
     """Requests that were submitted together, until all have ended. A context manager: who leaves it cancels the rest.
 
+    `told` hears of requests ended and tokens generated so far, ten times a second at least while someone waits.
     Errors: those of the core's `Client.submit`; nothing is queued then.
     """
 
-    def __init__(self, core: _core.Engine, asked: Sequence[Asked], tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, core: _core.Engine, asked: Sequence[Asked], tokenizer: Tokenizer | None, told: Progress | None = None
+    ) -> None:
         self._process = os.getpid()
         self._started = time.perf_counter()
         self._tokenizer = tokenizer
         self._asked = asked
         self._prompt_logprobs: list[list[PositionLogprobs] | None] = [None] * len(asked)
         self._total_s = [0.0] * len(asked)
+        self._told = told
+        self._requests_ended = self._tokens = 0
         self._client = core.client()
         self._first_id = 0
         ids = self._client.submit([one.request for one in asked])
         self._first_id = ids[0] if ids else 0  # they ascend one by one
         # After the core's checks: `n` has a bound there.
         self._answers = [[Answer(one.params, tokenizer) for _ in range(one.params.n)] for one in asked]
+        self._choices_left = [one.params.n for one in asked]
 
     def __enter__(self) -> Answers:
         return self
@@ -231,11 +238,16 @@ class Answers:
             if answer.has_ended():  # by a stop string, before the core knew
                 continue
             chunk = answer.take(progress)
+            self._tokens += len(progress.new_tokens)
             if answer.has_ended():
                 self._total_s[i] = time.perf_counter() - self._started
+                self._choices_left[i] -= 1
+                self._requests_ended += self._choices_left[i] == 0
                 if not progress.finished:
                     self._client.stop(progress.id, progress.choice)
             heard.append((answer, chunk))
+        if self._told is not None:
+            self._told(self._requests_ended, self._tokens)
         return heard
 
     def _take(self, news: Sequence[_core.Progress]) -> Iterator[Chunk]:

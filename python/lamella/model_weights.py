@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +10,7 @@ from typing import Protocol
 from . import _core
 from .engine_options import resolve_dtype
 from .errors import InvalidArgumentError
-
-Progress = Callable[[int, int], None]
+from .progress import Progress
 
 
 class ModelWeights(Protocol):

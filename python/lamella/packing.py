@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from .checks import check_flag, shown
 from .engine_options import EngineOptions
 from .errors import InvalidArgumentError, StorageError
 from .model_weights import TensorWeights
+from .progress import Progress, check_progress, told_of_bytes
 from .storage import made_folders
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def pack(
     quantize_head: bool = EngineOptions.quantize_head,
     threads: int | None = EngineOptions.threads,
     force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> Packed:
     """Writes `model` as a packed store into the folder `out`, which is made, or is empty.
 
@@ -75,7 +75,7 @@ def pack(
         threads: None is every core that affinity and cgroup limits leave. Changes no byte.
         force: replace the packed store that `out` holds, and with it config, tokenizer and the other files that a store
             has beside it, which are replaced or removed. Files of other names stay; no other folder is ever written to.
-        progress: called with (bytes of the store written, bytes in all).
+        progress: as for `Engine`; a function is called with (bytes of the store written, bytes in all).
 
     Raises:
         CheckpointError: as for `Engine`.
@@ -90,8 +90,7 @@ def pack(
         dtype=dtype, quantization=quantization, smoothing=smoothing, quantize_head=quantize_head, threads=threads
     )
     check_flag("force", force)
-    if progress is not None and not callable(progress):
-        raise InvalidArgumentError(f"progress is {shown(progress)}; expected a function of two numbers")
+    check_progress(progress)
     started = time.perf_counter()
     folder = _folder_named(out)
     checkpoint = open_model(model)
@@ -108,20 +107,21 @@ def pack(
     files = companions_of(checkpoint)
     made = made_folders(folder)
     try:
-        report = _core.pack_store(
-            weights.spec,
-            weights.recipe,
-            weights.tensors,
-            [choice.format for choice in choices],
-            resolved,
-            _source(checkpoint, weights, options),
-            store,
-            force,
-            options.threads or 0,
-            progress,
-            _log.warning,
-            lambda: place_companions(files, folder, store),
-        )
+        with told_of_bytes(progress, "packing") as told:
+            report = _core.pack_store(
+                weights.spec,
+                weights.recipe,
+                weights.tensors,
+                [choice.format for choice in choices],
+                resolved,
+                _source(checkpoint, weights, options),
+                store,
+                force,
+                options.threads or 0,
+                told,
+                _log.warning,
+                lambda: place_companions(files, folder, store),
+            )
     except BaseException:
         with contextlib.suppress(OSError):  # those that hold something stay
             for path in reversed(made):

@@ -12,6 +12,7 @@ import lamella
 import pytest
 from engines import assert_idle, shape, write_text_model
 from lamella import _core
+from stores import write_packable_model
 
 _SEED = int(os.environ.get("LAMELLA_SEED", random.SystemRandom().randrange(2**31)))
 
@@ -55,6 +56,14 @@ def slow_folder(seed: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `folder`, with a step of about a millisecond and a context for thousands of them: there is time to disturb."""
     path = tmp_path_factory.mktemp("slow")
     write_text_model(seed, path, 4096, n_embd=256, n_head=8, n_layer=6, n_inner=1024)
+    return path
+
+
+@pytest.fixture(scope="session")
+def llama(seed: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama to pack, with a tokenizer and files of all kinds beside its weights; see stores.py."""
+    path = tmp_path_factory.mktemp("pack") / "llama"
+    write_packable_model(seed, path)
     return path
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from lamella import _core
 from random_models import draw
+from stores import names_in
 from tiny_tokenizers import byte_level
 
 LAMELLA = (sys.executable, "-m", "lamella")
@@ -48,10 +49,6 @@ def start(*arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 # ---- what it prints --------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What `pip install lamella` gives: a small, stripped, typed wheel, and an import that brings in only what it needs."""
 
+import ast
 import os
 import re
 import statistics
@@ -12,6 +13,8 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
+import lamella
+import lamella.cli
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +103,7 @@ def test_wheel_is_stripped(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
 
 def test_wheel_depends_on_little(wheel: zipfile.ZipFile) -> None:
     required = [line for line in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert {re.split(r"[<>=!~ ;]", line)[0] for line in required} == {"numpy", "tokenizers", "jinja2"}
+    assert names(required) == {"numpy", "tokenizers", "jinja2"}
 
 
 def test_the_readme_is_the_projects_page(wheel: zipfile.ZipFile) -> None:
@@ -109,7 +112,61 @@ def test_the_readme_is_the_projects_page(wheel: zipfile.ZipFile) -> None:
     assert metadata(wheel)["Description-Content-Type"] == "text/markdown"
 
 
-def test_version_comes_from_one_place(wheel: zipfile.ZipFile) -> None:
+def version() -> str:
+    """CMake's version of the project, the one place that a new version is written to."""
     found = re.search(r"project\(lamella VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt").read_text())
     assert found is not None
-    assert metadata(wheel)["Version"] == found[1]
+    return found[1]
+
+
+def test_the_module_and_the_command_are_of_that_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lamella.__version__ == version()
+    assert lamella.cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lamella {version()}\n"
+
+
+def test_the_wheel_is_of_that_version(wheel: zipfile.ZipFile) -> None:
+    assert metadata(wheel)["Version"] == version()
+
+
+def test_the_newest_version_of_the_changelog_is_that_version() -> None:
+    """Keep a Changelog's form: the newest first, each with a day, changes under six headings, Unreleased before all."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    released = [title for title in versions if title != "[Unreleased]"]
+    assert versions.count("[Unreleased]") <= 1 and versions[len(versions) - len(released) :] == released
+    parsed = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", title) for title in released]
+    assert all(parsed), released
+    numbers = [tuple(map(int, found[1].split("."))) for found in parsed if found]
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert parsed[0] is not None and parsed[0][1] == version()
+    kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_every_dependency_is_imported_and_nothing_else_is() -> None:
+    """What nothing uses would be installed for nothing; what is missing would fail at run time."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    own = {path.stem for path in (ROOT / "tests" / "python").glob("*.py")} | {"lamella"}
+    assert names(project["dependencies"]) == imported(ROOT / "python" / "lamella") - own
+    tested = imported(ROOT / "tests" / "python") - own - names(project["dependencies"])
+    extras = project["optional-dependencies"]
+    assert set(extras) == {"test", "lint"}
+    assert names(extras["test"]) == tested
+
+
+def imported(folder: Path) -> set[str]:
+    """The packages outside the standard library that Python files below `folder` import at any place."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The packages that requirements such as "numpy>=1.26" name."""
+    return {re.split(r"[<>=!~ ;]", line)[0] for line in requirements}

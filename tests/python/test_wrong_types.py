@@ -67,7 +67,7 @@ def test_request_parameters(engine: lamella.Engine, parameters: dict[str, Any], 
         ({"quantization": ["dequantize"]}, "quantization is ['dequantize']; expected None, dequantize, int8"),
         ({"memory_budget": 1.5}, "memory_budget is 1.5; expected a whole number"),
         ({"memory_budget": [1]}, "memory_budget is [1]"),
-        ({"progress": 3}, "progress is 3; expected a function"),
+        ({"progress": 3}, "progress is 3; expected True, False, None, or a function"),
     ],
 )
 def test_engine_options(folder: Path, options: dict[str, Any], message: str) -> None:

@@ -35,10 +35,11 @@ from lamella import _core
 from lamella.engine import Engine
 from lamella.engine_options import EngineOptions
 from lamella.errors import InvalidArgumentError
+from lamella.progress import ProgressLine, bytes_text
 
 from .opening import Named, measured_bandwidth, named, open_engine
 from .options import add_engine_options, add_model, check_model
-from .output import ProgressLine, bytes_text, print_json, quantity_text, seconds_text, table
+from .output import print_json, quantity_text, seconds_text, table
 from .parser import Parser, count
 
 _READ_BYTES = 1 << 30  # below it, a large cache would serve part of the reads
@@ -122,19 +123,19 @@ class Repetition:
 
 
 def _measure(engine: Engine, model: Named, load: Workload, repeat: int, seed: int) -> dict[str, Any]:
-    draw, line = random.Random(seed), ProgressLine()
+    draw = random.Random(seed)
     run_once: Callable[[Engine, Workload, random.Random], Repetition] = _embed if model.is_encoder else _generate
-    line.show("warming up")
-    run_once(engine, load, draw)
-    peak = peak_memory_bytes()  # now: the bandwidth measurement takes memory of its own
-    repetitions = []
-    read = measured_bandwidth(engine.core.threads, _READ_BYTES)
-    for i in range(repeat):
-        line.show(f"repetition {i + 1} of {repeat}")
-        times = run_once(engine, load, draw)
-        before, read = read, measured_bandwidth(engine.core.threads, _READ_BYTES)
-        repetitions.append(Repetition(times.prefill_s, times.decode_s, (before, read)))
-    line.show("")
+    with ProgressLine() as line:
+        line.show("warming up")
+        run_once(engine, load, draw)
+        peak = peak_memory_bytes()  # now: the bandwidth measurement takes memory of its own
+        repetitions = []
+        read = measured_bandwidth(engine.core.threads, _READ_BYTES)
+        for i in range(repeat):
+            line.show(f"repetition {i + 1} of {repeat}")
+            times = run_once(engine, load, draw)
+            before, read = read, measured_bandwidth(engine.core.threads, _READ_BYTES)
+            repetitions.append(Repetition(times.prefill_s, times.decode_s, (before, read)))
     return _figures(engine, model, load, repetitions, peak)
 
 

@@ -17,8 +17,9 @@ from functools import cached_property
 from typing import Any
 
 from lamella import _core
+from lamella.chatting import Message
 from lamella.completion import Completion
-from lamella.engine import Engine, Message
+from lamella.engine import Engine
 from lamella.errors import ChatTemplateError, ContextLengthError, InvalidArgumentError, NumericError
 
 from .answers import completion_json, decode_step_s, stream_answer, timing_json

@@ -6,8 +6,7 @@ from collections import Counter
 from typing import Any
 
 from lamella import _core
-
-from .output import bytes_text
+from lamella.progress import bytes_text
 
 
 def conversions(choices: list[_core.FormatChoice]) -> list[dict[str, Any]]:

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamella import _core
-from lamella.engine import Engine, row_as_dict
+from lamella.engine import Engine
 from lamella.errors import InvalidArgumentError, OutOfMemoryError
+from lamella.opened_engine import row_as_dict
+from lamella.progress import bytes_text
 
 from .opening import Named, measured_bandwidth, named, open_engine
 from .options import add_engine_options, add_model, check_model
-from .output import bytes_text, print_json, quantity_text, seconds_text, table
+from .output import print_json, quantity_text, seconds_text, table
 from .parser import Parser, count
 
 Row = dict[str, Any]

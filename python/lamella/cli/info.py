@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from lamella import __version__, _core
 from lamella.errors import InvalidArgumentError
+from lamella.progress import bytes_text, told_of_bytes
 
 from .conversions import conversion_lines, conversions
 from .opening import Named, measured_bandwidth, named
 from .options import ENGINE, add_engine_options, add_model, check_model
-from .output import ProgressLine, bytes_text, one_line, print_json, quantity_text
+from .output import one_line, print_json, quantity_text
 from .parser import Parser, UsageError
 
 if TYPE_CHECKING:
@@ -119,11 +120,8 @@ def _store(checkpoint: Checkpoint, verify: bool) -> dict[str, Any] | None:
         return None
     store = checkpoint.weights.store
     if verify:
-        line = ProgressLine()
-        try:
-            store.verify(line.reporting("verifying"))
-        finally:
-            line.show("")
+        with told_of_bytes(None, "verifying") as told:
+            store.verify(told)
     return {
         "bytes": store.file_bytes,
         "layout": store.layout,

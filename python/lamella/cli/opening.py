@@ -11,7 +11,6 @@ from lamella.engine import Engine
 from lamella.engine_options import EngineOptions
 
 from .options import engine_keywords
-from .output import ProgressLine
 
 if TYPE_CHECKING:
     from lamella.checkpoint import Checkpoint
@@ -61,14 +60,10 @@ def open_engine(args: argparse.Namespace, spec: _core.ModelSpec | None = None, *
     `defaults` are the keyword arguments that the command would choose; options of the command line win.
     """
     keywords = {**defaults, **engine_keywords(args)}
-    line = ProgressLine()
-    try:
-        if args.model is not None:
-            return Engine(args.model, progress=line.reporting("loading"), **keywords)
-        assert spec is not None
-        return Engine.random(spec, **keywords)
-    finally:
-        line.show("")
+    if args.model is not None:
+        return Engine(args.model, **keywords)
+    assert spec is not None
+    return Engine.random(spec, **keywords)
 
 
 def measured_bandwidth(threads: int, at_least: int = 0) -> float | None:

@@ -1,11 +1,10 @@
-"""How things are shown: JSON, units, tables, and progress that stays off standard output."""
+"""How things are shown on standard output: JSON, units, tables."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Control characters of generated text could steer a terminal; line feeds and tabs may pass.
@@ -26,15 +25,6 @@ def print_piece(text: str) -> None:
 def one_line(text: str) -> str:
     """Text out of a file, as one line that steers no terminal."""
     return " ".join(text.translate(_CONTROLS).split())
-
-
-def bytes_text(size: float) -> str:
-    """1536 -> 1.50 KiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
-        size /= 1024
-    return f"{size:.2f} TiB"
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -67,28 +57,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> st
         return "  ".join(aligned).rstrip()
 
     return "\n".join(line(cells) for cells in (header, *rows))
-
-
-class ProgressLine:
-    """One line on standard error that is rewritten in place; nothing where standard error is not a terminal."""
-
-    def __init__(self) -> None:
-        self._shown = 0
-        self._active = sys.stderr.isatty()
-
-    def show(self, text: str) -> None:
-        """Replaces the line's text; empty text clears the line."""
-        if self._active:
-            sys.stderr.write(f"\r{text.ljust(self._shown)}" + ("" if text else "\r"))
-            sys.stderr.flush()
-            self._shown = len(text)
-
-    def reporting(self, doing: str) -> Callable[[int, int], None]:
-        """Progress of what takes its time: bytes done and in all, behind a word such as "loading"."""
-        started = time.monotonic()
-
-        def report(done: int, total: int) -> None:
-            if time.monotonic() - started > 0.3:  # what is faster needs no line
-                self.show(f"{doing} {bytes_text(done)} of {bytes_text(total)}")
-
-        return report

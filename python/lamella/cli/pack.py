@@ -12,10 +12,11 @@ import argparse
 from typing import Any
 
 from lamella.packing import Packed, pack
+from lamella.progress import bytes_text
 
 from .conversions import conversion_lines, conversions
 from .options import ENGINE, add_engine_options, add_model, check_model, engine_keywords
-from .output import ProgressLine, bytes_text, print_json, seconds_text
+from .output import print_json, seconds_text
 from .parser import Parser, UsageError
 
 _MEANINGFUL = ("dtype", "quantization", "smoothing", "quantize_head", "threads")
@@ -39,13 +40,7 @@ def run(args: argparse.Namespace) -> int:
     check_model(args, "lamella pack")
     if args.out is None:
         raise UsageError("no OUT given: the folder to write to", "lamella pack")
-    line = ProgressLine()
-    try:
-        packed = pack(
-            args.model, args.out, force=args.force, progress=line.reporting("packing"), **engine_keywords(args)
-        )
-    finally:
-        line.show("")
+    packed = pack(args.model, args.out, force=args.force, **engine_keywords(args))
     facts = _facts(packed)
     if args.json:
         print_json(facts)

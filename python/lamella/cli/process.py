@@ -16,6 +16,7 @@ from types import FrameType
 from lamella.errors import (
     CheckpointError,
     ContextLengthError,
+    DeadlineError,
     Error,
     InvalidArgumentError,
     OutOfMemoryError,
@@ -66,6 +67,8 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, CheckpointError):
         return 3
     if isinstance(error, BrokenPipeError):  # whoever read our output has had enough
+        return 1
+    if isinstance(error, DeadlineError):  # a TimeoutError, which Python counts among the OSErrors
         return 1
     return 4 if isinstance(error, OutOfMemoryError | StorageError | MemoryError | OSError) else 1
 
