@@ -14,7 +14,7 @@ from typing import Any
 from ._core import ModelSpec, validate
 from .config_json import MAX_BYTES, parse_object
 from .errors import InvalidArgumentError
-from .families import Config, Family, Weights, bert, family_of_config, gpt2, gpt_neox, llama
+from .families import Config, Family, Weights, bert, family_of_config, gpt2, gpt_neo, gpt_neox, llama
 from .model_folder import ModelFolder
 
 
@@ -45,6 +45,18 @@ def _bert(layers: int, token_types: int, tensors: tuple[str, ...] = ()) -> Shape
 
 SHAPES: dict[str, Shape] = {
     "gpt2-xl": _gpt(48, 1600, 25, positions=1024),
+    "gpt-neo-2.7b": Shape(
+        gpt_neo.FAMILY,
+        {
+            "num_layers": 32,
+            "hidden_size": 2560,
+            "num_heads": 20,
+            "attention_types": [[["global", "local"], 16]],
+            "window_size": 256,
+            "vocab_size": 50257,
+            "max_position_embeddings": 2048,
+        },
+    ),
     "gpt-13b": _gpt(40, 5120, 40),
     "gpt-neox-20b": Shape(
         gpt_neox.FAMILY,

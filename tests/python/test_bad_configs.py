@@ -23,7 +23,7 @@ from lamella._core import open_checkpoint
 from lamella.checkpoint import open_model
 from lamella.config_json import MAX_BYTES, parse_object
 from lamella.errors import CheckpointError, Error
-from lamella.families import Weights, family_of_gguf, llama
+from lamella.families import Weights, family_of_gguf
 from lamella.families.config import Config
 from lamella.gguf_metadata import GgufMetadata
 from lamella.gguf_metadata import config_of as gguf_config
@@ -48,8 +48,14 @@ FIXED: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 2,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
     },
+    "mistral": {**LLAMA, "intermediate_size": 40, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "qwen2": {**LLAMA, "layer_types": ["full_attention", "sliding_attention"], "use_sliding_window": True},
+    "gpt_neo": {"hidden_size": 24, "num_heads": 4, "num_layers": 2, "attention_types": [[["global", "local"], 1]]},
     "bert": {"hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 330},
 }
+
+
+_, GGUF_LLAMA = family_of_gguf("llama", "")
 
 
 @pytest.fixture
@@ -129,6 +135,19 @@ LIES: list[tuple[str, dict[str, Any], str]] = [
     ("gpt_neox", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.0}}, "partial_rotary_factor"),
     ("gpt_neox", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.5}}, "partial_rotary_factor"),
     ("gpt_neox", {"intermediate_size": None}, "intermediate_size"),
+    ("mistral", {"sliding_window": 0}, "sliding_window"),
+    ("mistral", {"sliding_window": "wide"}, "sliding_window"),
+    ("mistral", {"num_key_value_heads": "REMOVED"}, "kv_heads is 8"),
+    ("qwen2", {"layer_types": ["full_attention"]}, "layer_types"),
+    ("qwen2", {"use_sliding_window": False}, "layer_types"),
+    ("qwen2", {"max_window_layers": -1}, "max_window_layers"),
+    ("gpt_neo", {"attention_types": [[["global", "local"], 2]]}, "attention_types"),
+    ("gpt_neo", {"attention_types": [[["global", "local"], 10**9]]}, "attention_types"),
+    ("gpt_neo", {"attention_types": [["local", 2]]}, "attention_types"),
+    ("gpt_neo", {"attention_types": [[["sparse"], 2]]}, "attention_types"),
+    ("gpt_neo", {"attention_types": "local"}, "attention_types"),
+    ("gpt_neo", {"attention_types": [[["local"], True]]}, "attention_types"),
+    ("gpt_neo", {"window_size": 0}, "window_size"),
     ("bert", {"type_vocab_size": 9}, "token_type_embeddings.weight: expected shape [9, 24]"),
     ("bert", {"layer_norm_eps": 2.0}, "eps"),
 ]
@@ -151,6 +170,8 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config"),
     ("llama", {"hidden_act": "mish"}, "hidden_act"),
     ("llama", {"sliding_window": 4096}, "sliding_window"),
+    ("mistral", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+    ("qwen2", {"layer_types": ["full_attention", "chunked_attention"]}, "layer_types"),
     ("llama", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ("llama", {"rope_interleaved": True}, "rope_interleaved"),
@@ -413,9 +434,7 @@ def test_b1_no_value_of_any_gguf_key_leaks_another_exception(tmp_path: Path) -> 
         for wrong in WRONG_VALUES[1:]:
             metadata = GgufMetadata({**tensors.metadata, key: wrong}, "model.gguf")
             with contextlib.suppress(Error):
-                gguf_config(
-                    metadata, family_of_gguf("llama", ""), Weights(llama.FAMILY.gguf.weights, (), "", {}), tensors
-                )
+                gguf_config(metadata, GGUF_LLAMA, Weights(GGUF_LLAMA.weights, (), "", {}), tensors)
                 tokenizer_from_gguf(metadata)
 
 
