@@ -63,6 +63,30 @@ TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
   }
 }
 
+TEST(Engine, AWindowedModelWritesATextFarLongerThanItsCacheHolds) {
+  ModelSpec spec = llama_like();
+  for (LayerSpec& layer : spec.layers) layer.attention.window = 20;
+  // A chunk of 16 tokens and the 19 before them touch four blocks at most.
+  const std::uint64_t block =
+      std::uint64_t{2} * 2 * 2 * 16 * 6 * sizeof(float);  // layers, K and V, heads, slots, elements
+  EngineConfig config{.max_num_seqs = 1, .max_num_batched_tokens = 16, .kv_cache_memory = 4 * block};
+  const Request request{.prompt = std::vector<std::int32_t>(28, 5), .sampling = {.max_tokens = 100}};
+  const std::unique_ptr<EngineCore> small = make_engine(spec, {.config = config});
+  EXPECT_EQ(small->stats().kv_blocks_total, 4);
+  const std::vector<std::int32_t> tokens = generate(*small, request);
+  EXPECT_EQ(tokens, generate(*make_engine(spec), request));
+  EXPECT_EQ(tokens.size(), 100U);
+  expect_idle(*small);
+
+  config.kv_cache_memory = 3 * block;
+  EXPECT_EQ(refusal(*make_engine(spec, {.config = config}), request), ErrorCode::out_of_memory);
+  spec.layers[1].attention.window = 0;  // which keeps all of its 127 tokens, in blocks of half the size
+  config.kv_cache_memory = (4 + 8) * block / 2;
+  EXPECT_EQ(generate(*make_engine(spec, {.config = config}), request).size(), 100U);
+  config.kv_cache_memory = (4 + 7) * block / 2;
+  EXPECT_EQ(refusal(*make_engine(spec, {.config = config}), request), ErrorCode::out_of_memory);
+}
+
 TEST(Engine, StopTokensEndARequestAndAreNotReturned) {
   const std::unique_ptr<EngineCore> engine = make_engine(gpt2_like());
   const std::vector<std::int32_t> all = generate(*engine, {.prompt = {1, 2, 3}, .sampling = {.max_tokens = 10}});
