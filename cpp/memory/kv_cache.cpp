@@ -172,9 +172,10 @@ void KvCache::give_back(std::vector<std::int32_t>& places, std::int64_t end, std
 void KvCache::leave(KvHolding& held, std::int64_t position, std::int64_t sound) noexcept {
   for (std::size_t group = 0; group < held.groups.size(); ++group) {
     std::vector<std::int32_t>& places = held.groups[group];
-    std::int64_t place = std::min(retention_.first_place(group, position), size_of(places));
-    while (--place >= 0 && places[index_of(place)] != none) {
+    const std::int64_t left = std::min(retention_.first_place(group, position), size_of(places));
+    for (std::int64_t place = left - 1; place >= 0; --place) {
       std::int32_t& block = places[index_of(place)];
+      if (block == none) break;  // and so are all before it
       if (place >= sound) scrub_({&block, 1});
       pool_.give_back(std::exchange(block, none));
     }

@@ -72,7 +72,8 @@ class KvCache {
   void leave(KvHolding& held, std::int64_t position, std::int64_t sound) noexcept;
   /// All but what the first `tokens` tokens need, as few of them as remain sound to go on behind: a block that others may
   /// share is not written to. Returns how many tokens are left in the cache; 0 where a window has left what they need.
-  [[nodiscard]] std::int64_t truncate(KvHolding& held, std::span<const std::int32_t> tokens, std::int64_t sound) noexcept;
+  [[nodiscard]] std::int64_t truncate(KvHolding& held, std::span<const std::int32_t> tokens,
+                                      std::int64_t sound) noexcept;
   void release(KvHolding& held, std::int64_t sound) noexcept;
 
  private:

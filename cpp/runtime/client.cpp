@@ -42,8 +42,8 @@ std::vector<RequestId> Client::submit(std::vector<Request> requests) {
   records.reserve(requests.size());
   std::vector<RequestId> ids(requests.size());
   for (Request& request : requests)
-    records.push_back(std::make_shared<RequestRecord>(std::move(request), false, rules_.vocabulary,
-                                                      rules_.retention.windows.size()));
+    records.push_back(
+        std::make_shared<RequestRecord>(std::move(request), false, rules_.vocabulary, rules_.retention.windows.size()));
   loop_->submit(records, state_);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = records[i]->id;
   return ids;
@@ -71,8 +71,8 @@ std::vector<float> Client::logits(std::vector<std::int32_t> tokens, const std::f
   rules_.validate_tokens(tokens);
   rules_.validate_fits(static_cast<std::int64_t>(tokens.size()), 0);
   Request request{.prompt = std::move(tokens), .sampling = {.max_tokens = 0}};
-  const auto record = std::make_shared<RequestRecord>(std::move(request), true, rules_.vocabulary,
-                                                      rules_.retention.windows.size());
+  const auto record =
+      std::make_shared<RequestRecord>(std::move(request), true, rules_.vocabulary, rules_.retention.windows.size());
   Client own(loop_, rules_);  // whatever ends this call cancels the request
   loop_->submit({record}, own.state_);
   while (own.open() > 0) {

@@ -24,16 +24,20 @@ StepInput::StepInput(std::int64_t tokens, std::int64_t sequences, std::int64_t r
 void StepInput::reset(std::int64_t tokens, std::int64_t sequences, std::int64_t rows, std::int64_t kv_blocks,
                       std::size_t kv_groups) {
   words_.clear();
-  for (const std::int64_t size : {tokens, sequences, rows, kv_blocks, static_cast<std::int64_t>(kv_groups),
-                                  std::int64_t{layout_version}})
+  for (const std::int64_t size :
+       {tokens, sequences, rows, kv_blocks, static_cast<std::int64_t>(kv_groups), std::int64_t{layout_version}})
     words_.push_back(static_cast<std::int32_t>(size));
   words_.resize(begin(parts));
 }
 
 std::size_t StepInput::begin(std::size_t part) const noexcept {
-  const std::array<std::int64_t, parts> sizes = {
-      tokens(), tokens(), tokens(), tokens(), 2 * sequence_count(),
-      std::int64_t(kv_groups()) * sequence_count() * kv_blocks(), rows()};
+  const std::array<std::int64_t, parts> sizes = {tokens(),
+                                                 tokens(),
+                                                 tokens(),
+                                                 tokens(),
+                                                 2 * sequence_count(),
+                                                 std::int64_t(kv_groups()) * sequence_count() * kv_blocks(),
+                                                 rows()};
   std::size_t offset = header_words;
   for (std::size_t i = 0; i < part; ++i) offset += static_cast<std::size_t>(sizes[i]);
   return offset;

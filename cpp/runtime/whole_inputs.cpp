@@ -25,10 +25,9 @@ class HeldBlocks {
   const KvHolding& take(std::int64_t begin, std::int64_t end) {
     KvHolding& held = sequences_.emplace_back(KvCache::reserve(cache_.retention().windows.size(), end));
     if (!cache_.hold(held, begin, end))
-      throw Error(ErrorCode::overloaded,
-                  concat("the KV cache has ", cache_.pool().available(), " of ", cache_.pool().total(),
-                         " blocks free and this call needs ", cache_.missing(held, begin, end),
-                         "; wait for other requests to end"));
+      throw Error(ErrorCode::overloaded, concat("the KV cache has ", cache_.pool().available(), " of ",
+                                                cache_.pool().total(), " blocks free and this call needs ",
+                                                cache_.missing(held, begin, end), "; wait for other requests to end"));
     return held;
   }
   void clear(KvMemory& memory) const {  // an encoder's, which has one group

@@ -15,8 +15,7 @@ class Attention : public KernelTest {
     SCOPED_TRACE(::testing::Message() << step.tokens << " tokens of " << contexts.size() << " sequences, first "
                                       << contexts[0].past << " + " << contexts[0].count << ", " << heads << " heads on "
                                       << kv_heads << ", dim " << dim << ", causal " << visible.causal << ", window "
-                                      << visible.window << ", " << workers
-                                      << " workers");
+                                      << visible.window << ", " << workers << " workers");
     const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
     Cells by_token(dtype(), normal(step.tokens * heads * dim)), by_head(dtype(), by_token.size());
     Cells y_by_head(dtype(), by_token.size()), y(dtype(), by_token.size()), fused_y(dtype(), by_token.size());

@@ -65,9 +65,8 @@ TEST(KvRetention, HoldsWhatAWindowAndTheStepsInFlightSpanWhereverTheyBegin) {
 }
 
 TEST(KvRetention, SaysHowManyTokensFitSoManyBlocks) {
-  for (const KvRetention& retention :
-       {KvRetention{}, KvRetention{.windows = {0, 20}, .tokens_in_flight = 16},
-        KvRetention{.windows = {0, 40, 20}, .tokens_in_flight = 8}}) {
+  for (const KvRetention& retention : {KvRetention{}, KvRetention{.windows = {0, 20}, .tokens_in_flight = 16},
+                                       KvRetention{.windows = {0, 40, 20}, .tokens_in_flight = 8}}) {
     for (std::int64_t blocks = 0; blocks < 60; ++blocks) {
       const std::int64_t fit = retention.tokens_within(blocks);
       EXPECT_LE(retention.most_blocks(fit), blocks);

@@ -69,7 +69,8 @@ class TruncationScript {
     scheduler.add(sequences_.back());
   }
   void cut(Scheduler& scheduler) {
-    Sequence& sequence = sequences_[static_cast<std::size_t>(draw(0, static_cast<std::int64_t>(sequences_.size()) - 1))];
+    Sequence& sequence =
+        sequences_[static_cast<std::size_t>(draw(0, static_cast<std::int64_t>(sequences_.size()) - 1))];
     if (is_final(sequence.state)) return;
     const std::int64_t computed = sequence.computed;
     scheduler.truncate(sequence, draw(sequence.prompt_tokens, static_cast<std::int64_t>(sequence.tokens.size())));
@@ -83,7 +84,8 @@ class TruncationScript {
     std::size_t row = 0;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       if (!parts[i].samples) continue;
-      const std::span<const float> own = logits.subspan(row++ * ContentExecutor::vocabulary, ContentExecutor::vocabulary);
+      const std::span<const float> own =
+          logits.subspan(row++ * ContentExecutor::vocabulary, ContentExecutor::vocabulary);
       outcomes[i].sampled.token = static_cast<std::int32_t>(std::ranges::find(own, 1.0F) - own.begin());
       if (outcomes[i].sampled.token == ContentExecutor::vocabulary) outcomes[i].sampled.token = 0;  // no numbers
     }

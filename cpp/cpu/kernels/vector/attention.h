@@ -34,8 +34,8 @@ struct Running {
 /// far.
 template <typename T>
 struct AttentionScratch {
-  T* queries;     // [max_queries][head_dim]
-  float* part;    // [max_queries][padded]
+  T* queries;  // [max_queries][head_dim]
+  float* part;  // [max_queries][padded]
   float* merged;  // [max_queries][padded]
   std::int64_t padded;
 
@@ -166,8 +166,8 @@ template <typename T>
     for (std::int64_t i = 0; i < tile.count * padded; i += lanes) store(scratch.part + i, F32{});
     // A query adds its values in the order of positions, whichever of them it shares.
     const auto own_values = [&](int q, std::int64_t from, std::int64_t to) LAMELLA_BODY {
-      part_values<1, T>(kv, blocks, kv_head, scores + q * attention_part_tokens, at, from, to, scratch.part + q * padded,
-                        padded);
+      part_values<1, T>(kv, blocks, kv_head, scores + q * attention_part_tokens, at, from, to,
+                        scratch.part + q * padded, padded);
     };
     for (int q = 0; q < tile.count; ++q) own_values(q, begin[q], smaller(shared_begin, end[q]));
     with_count<max_queries>(tile.count, [&](auto count) LAMELLA_BODY {
