@@ -48,11 +48,12 @@ Error handled_error() noexcept {
   }
 }
 
-StepRunner::StepRunner(Executor& executor, ThreadTeam& team, std::int64_t vocabulary, int steps_in_flight)
+StepRunner::StepRunner(Executor& executor, ThreadTeam& team, const LogitKernels& logit_kernels, std::int64_t vocabulary,
+                       int steps_in_flight)
     : executor_(executor),
       team_(team),
       vocabulary_(static_cast<std::size_t>(vocabulary)),
-      scratch_(static_cast<std::size_t>(team.size())),
+      scratch_(static_cast<std::size_t>(team.size()), SamplerScratch(logit_kernels)),
       ring_(static_cast<std::size_t>(steps_in_flight), nullptr) {
   static_cast<void>(out_of_memory_error());
   if (steps_in_flight == 1) return;

@@ -1,6 +1,7 @@
 // From logits to probabilities: which tokens are kept, what each weighs, and which one a random number points at.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -17,8 +18,7 @@ struct Cut {
 };
 
 /// e^x for x <= 0, in fp64 within 2^-51 of the exact value, and 0 below -708, where that would stop being a normal
-/// number. The same bits on every machine: multiplications and additions alone, in the order that the source has them,
-/// which compilers turn into vectors.
+/// number. The same bits on every machine: multiplications and additions alone, in the order that exp_series.h gives.
 [[nodiscard]] double exp_of_negative(double x) noexcept;
 
 /// The probability of the kept tokens, not normalised: exp((logit - best) / temperature), so that the best token weighs
@@ -51,17 +51,24 @@ class TokenWeights {
   /// top_p where many tokens share the weight: adds it up by the distance from the best logit, and sorts only the
   /// bucket in which `target` is reached.
   void keep_by_buckets(double top_p, double target);
-  /// Writes a block's weights; 0 for tokens that are not kept, and behind the vocabulary's end.
-  void weigh(std::size_t block);
-  /// Writes weights and block_weights to the scratch and returns their sum. Costs nothing for blocks without a kept
-  /// token: their weights stay unwritten.
-  double sum_blocks();
+  [[nodiscard]] LogitWeight weight(float least) const { return {scan_.best, scale_, least}; }
+  /// Calls visit(LogitBlocks, index of the first, least) for all blocks in order: kept are the logits of those blocks
+  /// that are at least so much.
+  template <typename Visit>
+  void visit_blocks(const Visit& visit) const;
+  /// The logits of a block that are kept; -infinity for others.
+  [[nodiscard]] std::array<float, logit_block> kept_logits(std::size_t block) const;
+  /// The weights of a block of which a token is kept.
+  [[nodiscard]] std::array<double, logit_block> weights_of(std::size_t block) const;
+  /// Writes block_weights to the scratch and returns their sum; with `store` the weights too, which later sums then
+  /// read. Costs nothing for blocks without a kept token: their weights stay unwritten.
+  double sum_blocks(bool store = false);
 
   const LogitScan& scan_;
   SamplerScratch& scratch_;
   double temperature_, scale_;
   Cut cut_;
-  bool weighed_ = false;  // scratch.weights holds the weights, of at least the tokens that are kept
+  bool stored_ = false;  // scratch.weights holds the weights, of at least the tokens that are kept
 };
 
 }  // namespace lamella
