@@ -1,8 +1,8 @@
 // What it costs to choose a token: microseconds a row, by what the request asks for.
 //   bench_sampler [vocabulary [rows]]
 // Default: 49152 64. The rows are more than the first caches hold, as those of a step are. Two kinds: peaked, as
-// language models give them, and flat, the worst for top_p. LAMELLA_ISA names the instruction set. Prints the best and the median of the rounds, and as a roof
-// what copying a row takes.
+// language models give them, and flat, the worst for top_p. LAMELLA_ISA names the instruction set. Prints the best and
+// the median of the rounds, and as a roof what copying a row takes.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

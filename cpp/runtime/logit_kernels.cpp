@@ -51,19 +51,6 @@ void weigh(const LogitBlocks& blocks, const LogitWeight& weight, double* weights
   }
 }
 
-void sum_kept(const LogitBlocks& blocks, float least, const double* weights, double* sums) {
-  for (std::size_t b = 0; b < blocks.count; ++b) {
-    sums[b] = 0.0;
-    if (blocks.block_max[b] < least) continue;
-    Weights block;
-    for (std::size_t i = 0; i < logit_block; ++i) {
-      const std::size_t at = b * logit_block + i;
-      block[i] = blocks.logits[at] < least ? 0.0 : weights[at];
-    }
-    sums[b] = sum_of(block);
-  }
-}
-
 float find_lowest(const LogitBlocks& blocks, float least, float start) {
   for (std::size_t b = 0; b < blocks.count; ++b) {
     if (blocks.block_max[b] < least) continue;
@@ -87,10 +74,7 @@ void find_places(const LogitBlocks& blocks, float least, const LogitPlaces& plac
 
 }  // namespace
 
-constinit const LogitKernels plain_logit_kernels = {.find_maxima = find_maxima,
-                                                    .weigh = weigh,
-                                                    .sum_kept = sum_kept,
-                                                    .find_lowest = find_lowest,
-                                                    .find_places = find_places};
+constinit const LogitKernels plain_logit_kernels = {
+    .find_maxima = find_maxima, .weigh = weigh, .find_lowest = find_lowest, .find_places = find_places};
 
 }  // namespace lamella

@@ -11,15 +11,15 @@ namespace lamella {
 /// Logits are looked through in blocks of so many tokens.
 inline constexpr std::size_t logit_block = 64;
 
-/// Whole blocks of logits, no NaN or +infinity among them.
+/// Whole blocks of logits, no NaN or +infinity among them, and what find_maxima has found.
 struct LogitBlocks {
   const float* logits;  // [count][logit_block]
   const float* block_max;  // [count]
   std::size_t count;
 };
 
-/// The weight of a logit: e^((logit - best) * scale) in fp64 as exp_of_negative() gives it (token_weights.h); 0 where it
-/// is less than `least`, which is above -infinity.
+/// The weight of a logit: e^((logit - best) * scale) in fp64 as exp_of_negative() gives it (token_weights.h); 0 where
+/// it is less than `least`, which is above -infinity.
 struct LogitWeight {
   float best;
   double scale;
@@ -33,15 +33,14 @@ struct LogitPlaces {
   std::uint16_t last;
 };
 
-/// All of these leave out blocks whose largest logit is less than a `least`, and then cost nothing there.
+/// All that have a `least` leave out blocks whose largest logit is less, at no cost. Of zeros of both signs any is
+/// found.
 struct LogitKernels {
-  /// The largest logit of each of `count` blocks; of several zeros any. False where there is NaN or +infinity.
+  /// The largest logit of each of `count` blocks. False where there is NaN or +infinity.
   bool (*find_maxima)(const float* logits, std::size_t count, float* block_max);
-  /// The weights of all logits, [count][logit_block], and of each block their sum. Blocks left out get a sum of 0 and no
-  /// weights. Without `weights` the sums alone.
+  /// The weights of all logits, [count][logit_block], and of each block their sum. Blocks left out get a sum of 0 and
+  /// no weights. Without `weights` the sums alone.
   void (*weigh)(const LogitBlocks& blocks, const LogitWeight& weight, double* weights, double* sums);
-  /// Of each block the sum of the weights whose logit is at least `least`, in weigh's order; 0 for blocks left out.
-  void (*sum_kept)(const LogitBlocks& blocks, float least, const double* weights, double* sums);
   /// The lowest logit that is at least `least`, and `start` where none is lower.
   float (*find_lowest)(const LogitBlocks& blocks, float least, float start);
   /// The place of each logit, [count][logit_block]; none for blocks left out.

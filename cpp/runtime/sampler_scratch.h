@@ -39,9 +39,7 @@ struct SamplerScratch {
   LogitScan raw, processed;
   std::vector<float> row;  // logits after bias, penalties and masks
   std::vector<float> selection;  // what nth_element reorders
-  std::vector<double> weights;  // of top_p: of each token, the last block padded
-  std::vector<double> block_weights;  // their sums
-  std::vector<std::uint16_t> places;  // of top_p: each token's bucket
+  std::vector<double> block_weights;  // of each block the kept tokens' weight
   std::vector<double> buckets;  // of top_p: mass by distance from the best logit
   std::vector<ScoredToken> tokens;
 };

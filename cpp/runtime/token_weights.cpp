@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <numeric>
 
 #include "runtime/exp_series.h"
 #include "runtime/logit_scan.h"
@@ -21,6 +22,9 @@ float at_least(double value) {
 
 /// Buckets of top_p, equally wide but for the last, which has no end.
 constexpr std::size_t bucket_count = 1024;
+
+/// Blocks that top_p takes at a time: 10 KiB of weights and places.
+constexpr std::size_t logit_chunk = 16;
 
 /// The buckets of logits from `best` to `lowest`, or to where the weight has fallen to e^-32 and little is left to be
 /// told apart. A place never falls as logits do, whatever is rounded.
@@ -67,6 +71,15 @@ void TokenWeights::visit_blocks(const Visit& visit) const {
   range(mixed + 1, blocks, std::nextafter(cut_.least, std::numeric_limits<float>::infinity()));
 }
 
+template <typename Visit>
+void TokenWeights::visit_chunks(const Visit& visit) const {
+  visit_blocks([&](const LogitBlocks& blocks, std::size_t first, float least) {
+    for (std::size_t b = 0; b < blocks.count; b += logit_chunk)
+      visit({blocks.logits + b * logit_block, blocks.block_max + b, std::min(logit_chunk, blocks.count - b)}, first + b,
+            least);
+  });
+}
+
 std::array<float, logit_block> TokenWeights::kept_logits(std::size_t block) const {
   const std::size_t begin = block * logit_block;
   std::array<float, logit_block> kept;
@@ -87,22 +100,13 @@ std::array<double, logit_block> TokenWeights::weights_of(std::size_t block) cons
   return weights;
 }
 
-double TokenWeights::sum_blocks(bool store) {
+double TokenWeights::sum_blocks() {
   std::vector<double>& sums = scratch_.block_weights;
   sums.resize(scan_.block_max.size());
-  if (store) scratch_.weights.resize(sums.size() * logit_block);
   visit_blocks([&](const LogitBlocks& blocks, std::size_t first, float least) {
-    double* weights = stored_ || store ? scratch_.weights.data() + first * logit_block : nullptr;
-    if (stored_) {
-      scan_.kernels->sum_kept(blocks, least, weights, &sums[first]);
-    } else {
-      scan_.kernels->weigh(blocks, weight(least), weights, &sums[first]);
-    }
+    scan_.kernels->weigh(blocks, weight(least), nullptr, &sums[first]);
   });
-  stored_ = stored_ || store;
-  double total = 0.0;
-  for (const double sum : sums) total += sum;
-  return total;
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 void TokenWeights::keep_at_least(float least) {
@@ -118,31 +122,6 @@ void TokenWeights::keep_min_p(double min_p) {
 }
 
 void TokenWeights::keep_top_p(double top_p) {
-  const double target = top_p * sum_blocks(true);
-  // Mostly few tokens have nearly all of the weight. None weighs more than 1.
-  constexpr std::size_t few = 64;
-  if (target <= static_cast<double>(few)) {
-    float least = cut_.least;
-    if (few < scan_.logits.size()) least = std::max(least, kth_logit(scan_, few, scratch_.selection));
-    scratch_.tokens.clear();
-    visit_at_least(scan_, least, [&](std::int32_t token, float logit) { scratch_.tokens.push_back({logit, token}); });
-    if (cut_at(0.0, target)) return;
-  }
-  keep_by_buckets(top_p, target);
-}
-
-bool TokenWeights::cut_at(double mass, double target) {
-  if (!std::ranges::is_sorted(scratch_.tokens, better)) std::ranges::sort(scratch_.tokens, better);
-  for (const ScoredToken& scored : scratch_.tokens) {
-    mass += scratch_.weights[static_cast<std::size_t>(scored.token)];
-    if (mass < target) continue;
-    cut_ = {scored.logit, scored.token};
-    return true;
-  }
-  return false;
-}
-
-void TokenWeights::keep_by_buckets(double top_p, double target) {
   float lowest = scan_.best;
   visit_blocks([&](const LogitBlocks& blocks, std::size_t, float least) {
     lowest = scan_.kernels->find_lowest(blocks, least, lowest);
@@ -152,33 +131,60 @@ void TokenWeights::keep_by_buckets(double top_p, double target) {
   // that those before them reach top_p: blocks of such tokens alone need no buckets. 1 is to spare for rounding.
   const double needed = std::log((1.0 - top_p) / static_cast<double>(scan_.logits.size())) - 1.0;
   const float least = std::max(cut_.least, at_least(static_cast<double>(scan_.best) + temperature_ * needed));
-  const auto each_block = [&](const auto& body) {
-    for (std::size_t block = 0; block < scan_.block_max.size(); ++block)
-      if (scan_.block_max[block] >= least) body(block * logit_block);
-  };
-  std::vector<std::uint16_t>& places = scratch_.places;
-  places.resize(scan_.block_max.size() * logit_block);
-  visit_blocks([&](const LogitBlocks& blocks, std::size_t first, float) {
-    scan_.kernels->find_places(blocks, least, place, &places[first * logit_block]);
-  });
-  scratch_.buckets.assign(bucket_count, 0.0);
-  each_block([&](std::size_t begin) {
-    for (std::size_t i = begin; i < begin + logit_block; ++i) scratch_.buckets[places[i]] += scratch_.weights[i];
-  });
+
+  const double target = top_p * fill_buckets(place, least);
   double mass = 0.0;
-  std::uint16_t border = 0;  // not wider: compared with places in vectors
+  std::uint16_t border = 0;
   while (border < bucket_count && mass + scratch_.buckets[border] < target) mass += scratch_.buckets[border++];
-  scratch_.tokens.clear();
-  each_block([&](std::size_t begin) {
-    unsigned hits = 0;
-    for (std::size_t i = begin; i < begin + logit_block; ++i) hits += places[i] == border ? 1 : 0;
-    if (hits == 0) return;
-    for (std::size_t i = begin; i < std::min(begin + logit_block, scan_.logits.size()); ++i)
-      if (places[i] == border && scan_.logits[i] >= cut_.least)
-        scratch_.tokens.push_back({scan_.logits[i], static_cast<std::int32_t>(i)});
-  });
+  find_bucket(place, least, border);
   // Where top_p is so near 1 that rounding keeps the sums from reaching it, all tokens stay.
-  static_cast<void>(cut_at(mass, target));
+  for (const ScoredToken& scored : scratch_.tokens) {
+    mass += exp_of_negative((static_cast<double>(scored.logit) - static_cast<double>(scan_.best)) * scale_);
+    if (mass < target) continue;
+    cut_ = {scored.logit, scored.token};
+    return;
+  }
+}
+
+double TokenWeights::fill_buckets(const LogitPlaces& place, float least) {
+  // Weights stay in the first cache. Storing all of them for the draw that follows would save it 20 us of exponentials
+  // (AVX-512), but after a step of the model, which has taken the caches, it costs 10 us more than it saves.
+  std::array<double, logit_chunk * logit_block> weights;
+  std::array<std::uint16_t, logit_chunk * logit_block> places;
+  std::array<double, logit_chunk> sums;
+  std::vector<double>& buckets = scratch_.buckets;
+  buckets.assign(bucket_count, 0.0);
+  double total = 0.0;
+  visit_chunks([&](const LogitBlocks& blocks, std::size_t, float kept) {
+    const float counted = std::max(kept, least);
+    scan_.kernels->weigh(blocks, weight(kept), weights.data(), sums.data());
+    scan_.kernels->find_places(blocks, counted, place, places.data());
+    for (std::size_t b = 0; b < blocks.count; ++b) {
+      total += sums[b];
+      if (blocks.block_max[b] < counted) continue;
+      for (std::size_t i = b * logit_block; i < (b + 1) * logit_block; ++i) buckets[places[i]] += weights[i];
+    }
+  });
+  return total;
+}
+
+void TokenWeights::find_bucket(const LogitPlaces& place, float least, std::uint16_t bucket) {
+  std::array<std::uint16_t, logit_chunk * logit_block> places;
+  scratch_.tokens.clear();
+  visit_chunks([&](const LogitBlocks& blocks, std::size_t first, float kept) {
+    const float counted = std::max(kept, least);
+    scan_.kernels->find_places(blocks, counted, place, places.data());
+    for (std::size_t b = 0; b < blocks.count; ++b) {
+      if (blocks.block_max[b] < counted) continue;
+      const std::size_t begin = b * logit_block, end = begin + logit_block;
+      std::uint16_t hits = 0;  // not wider, so that vectors of places need no widening
+      for (std::size_t i = begin; i < end; ++i) hits |= static_cast<std::uint16_t>(places[i] == bucket ? 1 : 0);
+      for (std::size_t i = begin; hits != 0 && i < end; ++i)
+        if (places[i] == bucket && blocks.logits[i] >= kept)
+          scratch_.tokens.push_back({blocks.logits[i], static_cast<std::int32_t>(first * logit_block + i)});
+    }
+  });
+  std::ranges::sort(scratch_.tokens, better);
 }
 
 std::int32_t TokenWeights::draw(double uniform) {

@@ -48,7 +48,6 @@ constinit const VectorSet vector_set = {
     .bf16 = kernels_of<Bf16>(DataType::bf16),
     .logits = {.find_maxima = find_maxima,
                .weigh = weigh,
-               .sum_kept = sum_kept,
                .find_lowest = find_lowest,
                .find_places = find_places},
     .probes = {.read_memory = read_memory,
