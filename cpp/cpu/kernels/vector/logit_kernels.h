@@ -11,16 +11,16 @@ namespace {
 
 using U64 = std::uint64_t __attribute__((vector_size(sizeof(F32))));
 
-constexpr int wide_lanes = lanes / 2;
+constexpr std::ptrdiff_t wide_lanes = lanes / 2;
 constexpr int block_vectors = static_cast<int>(logit_block) / lanes, wide_vectors = 2 * block_vectors;
 
 LAMELLA_INLINE F64 splat_wide(double x) { return x - F64{}; }
 
 /// Several vectors that go through the same operations side by side, written so that each operation of all stands
-/// before the next of any: the compiler keeps that order. One exponential is a chain of 20 operations that wait for each
-/// other in the scheduler, which holds but two or three such chains. 49,152 weights on Zen 5 take, with 1, 2, 4 and 8
-/// side by side, 36, 33, 28 and 23 us in AVX-512, 65, 66, 52 and 45 in AVX2, 127, 112, 97 and 94 in SSE2, although eight
-/// spill: of a block's 450 instructions of AVX-512 340 compute and 74 move vectors, which four pipes could do in 20 us.
+/// before the next of any: the compiler keeps that order. One exponential is a chain of 20 operations that wait for
+/// each other in the scheduler, which holds but two or three such chains. 49,152 weights on Zen 5 take, with 1, 2, 4
+/// and 8 side by side, 36, 33, 28 and 23 us in AVX-512, 65, 66, 52 and 45 in AVX2, 127, 112, 97 and 94 in SSE2, although
+/// eight spill: of a block's 450 instructions of AVX-512 340 compute and 74 move vectors.
 constexpr int exp_chains = 8;
 struct Wide {
   F64 v[exp_chains];
@@ -111,7 +111,7 @@ void weigh(const LogitBlocks& blocks, const LogitWeight& weight, double* weights
     if (blocks.block_max[b] < weight.least) continue;
     const float* logits = blocks.logits + b * logit_block;
     double* block = weights == nullptr ? own : weights + b * logit_block;
-    for (int i = 0; i < static_cast<int>(logit_block); i += exp_chains * wide_lanes) {
+    for (std::ptrdiff_t i = 0; i < static_cast<std::ptrdiff_t>(logit_block); i += exp_chains * wide_lanes) {
       const Wide logit = each_chain([&](int c) LAMELLA_BODY { return load_wide(logits + i + c * wide_lanes); });
       const Wide value = exp_of_negative(each_chain([&](int c) LAMELLA_BODY { return (logit.v[c] - best) * scale; }));
 #pragma GCC unroll 8
