@@ -19,8 +19,8 @@ LAMELLA_INLINE F64 splat_wide(double x) { return x - F64{}; }
 /// Several vectors that go through the same operations side by side, written so that each operation of all stands
 /// before the next of any: the compiler keeps that order. One exponential is a chain of 20 operations that wait for
 /// each other in the scheduler, which holds but two or three such chains. 49,152 weights on Zen 5 take, with 1, 2, 4
-/// and 8 side by side, 36, 33, 28 and 23 us in AVX-512, 65, 66, 52 and 45 in AVX2, 127, 112, 97 and 94 in SSE2, although
-/// eight spill: of a block's 450 instructions of AVX-512 340 compute and 74 move vectors.
+/// and 8 side by side, 36, 33, 28 and 23 us in AVX-512, 65, 66, 52 and 45 in AVX2, 127, 112, 97 and 94 in SSE2,
+/// although eight spill: of a block's 450 instructions of AVX-512 340 compute and 74 move vectors.
 constexpr int exp_chains = 8;
 struct Wide {
   F64 v[exp_chains];
