@@ -1,8 +1,8 @@
 // What it costs to choose a token: microseconds a row, by what the request asks for.
 //   bench_sampler [vocabulary [rows]]
 // Default: 49152 64. The rows are more than the first caches hold, as those of a step are. Two kinds: peaked, as
-// language models give them, and flat, the worst for top_p. Prints the best and the median of the rounds, and as a roof
-// what copying a row takes.
+// language models give them, and flat, the worst for top_p. LAMELLA_ISA names the instruction set. Prints the best and
+// the median of the rounds, and as a roof what copying a row takes.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/kernels/logit_kernels.h"
 #include "lamella/error.h"
 #include "runtime/sampler.h"
 
@@ -78,7 +79,7 @@ std::vector<Case> all_cases() {
           {"greedy, logprobs 5", told}};
 }
 
-void report(std::size_t vocabulary, std::size_t rows, bool peaked) {
+void report(std::size_t vocabulary, std::size_t rows, bool peaked, const LogitKernels& kernels) {
   const std::vector<float> logits = draw_rows(vocabulary, rows, peaked);
   std::vector<float> copy(vocabulary);
   const Seconds roof = time_rounds([&] {
@@ -95,7 +96,7 @@ void report(std::size_t vocabulary, std::size_t rows, bool peaked) {
     std::vector<Sampler> samplers;
     for (std::size_t row = 0; row < rows; ++row)
       samplers.emplace_back(one.params, prompt, static_cast<std::int64_t>(vocabulary), static_cast<std::uint32_t>(row));
-    SamplerScratch scratch;
+    SamplerScratch scratch(kernels);
     const Seconds seconds = time_rounds([&] {
       for (std::size_t row = 0; row < rows; ++row)
         samplers[row].accept(samplers[row].next({logits.data() + row * vocabulary, vocabulary}, scratch).token);
@@ -115,7 +116,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    for (const bool peaked : {true, false}) report(vocabulary, rows, peaked);
+    const cpu::KernelSet set = cpu::default_kernel_set();
+    std::printf("%s\n", cpu::to_string(set));
+    for (const bool peaked : {true, false}) report(vocabulary, rows, peaked, cpu::logit_kernels(set));
   } catch (const Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 1;

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cpu/cpu_executor.h"
+#include "cpu/kernels/logit_kernels.h"
 #include "runtime/device.h"
 
 namespace lamella::cpu {
@@ -24,6 +25,7 @@ class CpuDevice final : public Device {
   [[nodiscard]] std::size_t workspace_bytes(const Plan& plan) const override;
   [[nodiscard]] std::uint64_t available_memory() const override;
   [[nodiscard]] ThreadTeam& team() noexcept override { return team_; }
+  [[nodiscard]] const LogitKernels& logit_kernels() const noexcept override { return cpu::logit_kernels(kernels_); }
   [[nodiscard]] Roofline measure_roofline(std::optional<std::uint64_t> left_of_budget) override;
   [[nodiscard]] std::string name() const override;
 

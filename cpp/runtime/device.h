@@ -1,4 +1,4 @@
-// What the engine needs of a device, whichever it is: executors, threads for loading, and its measured roof.
+// What the engine needs of a device, whichever it is: executors, threads and loops for the host, and its measured roof.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include "memory/kv_pool.h"
 #include "memory/resident_weights.h"
 #include "runtime/executor.h"
+#include "runtime/logit_kernels.h"
 
 namespace lamella {
 
@@ -42,6 +43,8 @@ class Device {
   [[nodiscard]] virtual std::uint64_t available_memory() const = 0;
   /// Threads that load weights and run plans; one user at a time.
   [[nodiscard]] virtual ThreadTeam& team() noexcept = 0;
+  /// What tokens are chosen with, on the host's processor.
+  [[nodiscard]] virtual const LogitKernels& logit_kernels() const noexcept = 0;
   /// Measures both roofs; takes about a second, and for its while memory: at most a quarter of what is available and all
   /// that a memory budget leaves. Where that is too little to measure memory with, bytes_per_s is 0.
   [[nodiscard]] virtual Roofline measure_roofline(std::optional<std::uint64_t> left_of_budget) = 0;

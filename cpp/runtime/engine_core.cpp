@@ -95,7 +95,8 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
                              .reuse_prefixes = config_.prefix_caching && !depends_on_length(spec_)},
                   .vocabulary = spec_.vocab,
                   .steps_in_flight = config_.steps_in_flight,
-                  .clock = now_seconds},
+                  .clock = now_seconds,
+                  .logit_kernels = &device_->logit_kernels()},
       is_encoder() ? nullptr : &executor(PlanOutput::logits), device_->team(), *kv_blocks_,
       [this](std::span<const std::int32_t> blocks) { kv_memory_->clear(blocks); });
   loop_->start();

@@ -9,33 +9,7 @@
 namespace lamella {
 namespace {
 
-constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr unsigned rank_shift = 20;  // leaves sign, exponent and three bits: 4096 counters
-struct BlockResult {
-  float best;
-  bool sound;
-};
-
-/// The largest of the first 2 * half values, in the first place. A constant number of rounds, so that compilers keep
-/// them in vector registers.
-template <std::size_t half>
-void fold_maximum(float* values) {
-  for (std::size_t i = 0; i < half; ++i) values[i] = values[i] < values[i + half] ? values[i + half] : values[i];
-  if constexpr (half > 1) fold_maximum<half / 2>(values);
-}
-
-/// A whole block. NaN shows in `sound` alone.
-BlockResult scan_block(const float* logits) {
-  std::int32_t unsound = 0;
-  for (std::size_t i = 0; i < logit_block; ++i) unsound += logits[i] < infinity ? 0 : 1;
-  std::array<float, logit_block / 2> best;
-  for (std::size_t i = 0; i < best.size(); ++i) {
-    const float other = logits[i + best.size()];
-    best[i] = logits[i] < other ? other : logits[i];
-  }
-  fold_maximum<logit_block / 4>(best.data());
-  return {best[0], unsound == 0};
-}
 
 float kth_largest(std::vector<float>& values, std::size_t k) {
   const auto place = values.begin() + static_cast<std::ptrdiff_t>(k) - 1;
@@ -68,23 +42,15 @@ float kth_of_many(std::span<const float> logits, std::size_t k, std::vector<floa
 
 bool scan(std::span<const float> logits, LogitScan& scan) {
   scan.logits = logits;
-  scan.block_max.resize((logits.size() + logit_block - 1) / logit_block);
-  bool sound = true;
   const std::size_t whole = logits.size() / logit_block;
-  for (std::size_t block = 0; block < whole; ++block) {
-    const BlockResult result = scan_block(logits.data() + block * logit_block);
-    scan.block_max[block] = result.best;
-    sound = sound && result.sound;
-  }
+  scan.block_max.resize((logits.size() + logit_block - 1) / logit_block);
+  bool sound = scan.kernels->find_maxima(logits.data(), whole, scan.block_max.data());
   if (whole < scan.block_max.size()) {
-    std::array<float, logit_block> rest;
-    rest.fill(-infinity);
-    std::ranges::copy(logits.subspan(whole * logit_block), rest.begin());
-    const BlockResult result = scan_block(rest.data());
-    scan.block_max[whole] = result.best;
-    sound = sound && result.sound;
+    scan.tail.fill(-std::numeric_limits<float>::infinity());
+    std::ranges::copy(logits.subspan(whole * logit_block), scan.tail.begin());
+    sound = scan.kernels->find_maxima(scan.tail.data(), 1, &scan.block_max[whole]) && sound;
   }
-  scan.best = -infinity;
+  scan.best = -std::numeric_limits<float>::infinity();
   for (const float best : scan.block_max) scan.best = std::max(scan.best, best);
   return sound;
 }

@@ -34,6 +34,7 @@ struct LoopOptions {
   std::int64_t vocabulary = 0;
   int steps_in_flight = 1;
   std::function<double()> clock;  // seconds
+  const LogitKernels* logit_kernels = &plain_logit_kernels;  // the device's
 };
 
 /// Callers submit, cancel and take news from any thread; the loop's own thread alone schedules, runs steps and keeps

@@ -21,8 +21,8 @@ const Error& out_of_memory_error() {
   return error;
 }
 
-/// Whether choosing the part's token takes far longer than waking the threads: 5 us a greedy row of 49,152 logits, 20
-/// to 300 us others (bench_sampler), about 10 us to wake them.
+/// Whether choosing the part's token takes far longer than waking the threads: 3 us a greedy row of 49,152 logits, 25
+/// to 100 us most others (bench_sampler, AVX-512), about 10 us to wake them.
 bool takes_long(const Part& part) noexcept {
   const SamplingParams& sampling = part.sequence->record->request.sampling;
   return part.scored > 0 || (part.samples && (sampling.temperature > 0.0 || sampling.logprobs));
@@ -48,11 +48,12 @@ Error handled_error() noexcept {
   }
 }
 
-StepRunner::StepRunner(Executor& executor, ThreadTeam& team, std::int64_t vocabulary, int steps_in_flight)
+StepRunner::StepRunner(Executor& executor, ThreadTeam& team, const LogitKernels& logit_kernels, std::int64_t vocabulary,
+                       int steps_in_flight)
     : executor_(executor),
       team_(team),
       vocabulary_(static_cast<std::size_t>(vocabulary)),
-      scratch_(static_cast<std::size_t>(team.size())),
+      scratch_(static_cast<std::size_t>(team.size()), SamplerScratch(logit_kernels)),
       ring_(static_cast<std::size_t>(steps_in_flight), nullptr) {
   static_cast<void>(out_of_memory_error());
   if (steps_in_flight == 1) return;

@@ -30,7 +30,8 @@ using Ticket = std::uint64_t;
 class StepRunner {
  public:
   /// Errors: out_of_memory where the operating system gives no thread.
-  StepRunner(Executor& executor, ThreadTeam& team, std::int64_t vocabulary, int steps_in_flight);
+  StepRunner(Executor& executor, ThreadTeam& team, const LogitKernels& logit_kernels, std::int64_t vocabulary,
+             int steps_in_flight);
   ~StepRunner();
   StepRunner(const StepRunner&) = delete;
   StepRunner& operator=(const StepRunner&) = delete;

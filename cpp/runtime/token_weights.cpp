@@ -4,36 +4,13 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <numeric>
 
+#include "runtime/exp_series.h"
 #include "runtime/logit_scan.h"
 
 namespace lamella {
 namespace {
-
-// Coefficients of r^2 to r^11: the polynomial that meets e^r in the 12 Chebyshev nodes of |r| <= ln(2) / 2, where it is
-// within 2e-17 of it.
-constexpr std::array<double, 10> exp_series = {
-    0x1.0000000000011p-1,  0x1.555555555555ap-3,  0x1.555555554f0bap-5,  0x1.111111110f21ep-7,  0x1.6c16c1880029fp-10,
-    0x1.a01a01b1461c5p-13, 0x1.a01991a10d9aep-16, 0x1.71ddf56d8deb5p-19, 0x1.28b4101c77212p-22, 0x1.af632a0f7e2cep-26};
-constexpr double least_exponent = -708.0;
-
-/// exp_of_negative, for loops that are to become vectors.
-inline double exponential(double x) {
-  constexpr double log2_e = 0x1.71547652b82fep+0, ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
-  constexpr double to_integer = 0x1.8p52;  // a sum with it has no fraction, and the integer in its lowest bits
-  const double bounded = x < least_exponent ? least_exponent : x;
-  const double shifted = bounded * log2_e + to_integer;
-  const double power = shifted - to_integer;
-  const double r = (bounded - power * ln2_high) - power * ln2_low;  // the first product is exact: 32 bits by 11
-  // Estrin's scheme: in Horner's every step waits for the one before, a quarter more time.
-  const auto pair = [&](std::size_t i) { return exp_series[i] + exp_series[i + 1] * r; };
-  const double r2 = r * r, r4 = r2 * r2;
-  const double low = (1.0 + r) + pair(0) * r2, middle = pair(2) + pair(4) * r2, high = pair(6) + pair(8) * r2;
-  const double series = low + r4 * (middle + r4 * high);
-  const std::uint64_t exponent = std::bit_cast<std::uint64_t>(shifted) << 52U;
-  const auto result = std::bit_cast<double>(std::bit_cast<std::uint64_t>(series) + exponent);
-  return x < least_exponent ? 0.0 : result;
-}
 
 /// The smallest float that is at least `value`.
 float at_least(double value) {
@@ -43,84 +20,93 @@ float at_least(double value) {
                                               : nearest;
 }
 
-/// The sum of the first 2 * half values, in the first place: in a fixed order that vectors can follow.
-template <std::size_t half>
-void fold_sum(double* values) {
-  for (std::size_t i = 0; i < half; ++i) values[i] += values[i + half];
-  if constexpr (half > 1) fold_sum<half / 2>(values);
+/// Buckets of top_p, equally wide but for the last, which has no end.
+constexpr std::size_t bucket_count = 1024;
+
+/// Blocks that top_p takes at a time: 10 KiB of weights and places.
+constexpr std::size_t logit_chunk = 16;
+
+/// The buckets of logits from `best` to `lowest`, or to where the weight has fallen to e^-32 and little is left to be
+/// told apart. A place never falls as logits do, whatever is rounded.
+LogitPlaces bucket_places(float best, float lowest, double temperature) {
+  const double range = std::min(static_cast<double>(best) - static_cast<double>(lowest), 32.0 * temperature);
+  constexpr double most = 1e30;  // a range of one denormal number must not take it beyond a float
+  return {.best = best,
+          .per_logit = static_cast<float>(std::min(static_cast<double>(bucket_count) / range, most)),
+          .last = bucket_count - 1};
 }
-
-double block_sum(const double* weights) {
-  std::array<double, logit_block / 2> sums;
-  for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = weights[i] + weights[i + sums.size()];
-  fold_sum<logit_block / 4>(sums.data());
-  return sums[0];
-}
-
-/// Logits by their distance from the best one, in buckets that are equally wide but for the last, which has no end.
-class Buckets {
- public:
-  static constexpr std::size_t count = 1024;
-
-  /// From `best` to `lowest`, or to where the weight has fallen to e^-32 and little is left to be told apart.
-  Buckets(float best, float lowest, double temperature) : best_(best) {
-    const double range = std::min(static_cast<double>(best) - static_cast<double>(lowest), 32.0 * temperature);
-    constexpr double most = 1e30;  // a range of one denormal number must not take it beyond a float
-    per_logit_ = static_cast<float>(std::min(static_cast<double>(count) / range, most));
-  }
-  /// Never falls as logits do, whatever is rounded.
-  [[nodiscard]] std::size_t of(float logit) const noexcept {
-    const float place = (best_ - logit) * per_logit_;
-    return place < static_cast<float>(count - 1) ? static_cast<std::size_t>(place) : count - 1;
-  }
-
- private:
-  float best_, per_logit_;
-};
 
 }  // namespace
 
-double exp_of_negative(double x) noexcept { return exponential(x); }
+double exp_of_negative(double x) noexcept {
+  using namespace fp64_exp;
+  const double shifted = x * log2_e + to_integer;
+  const double power = shifted - to_integer;
+  const double r = (x - power * ln2_high) - power * ln2_low;
+  const auto pair = [&](std::size_t i) { return series[i] + series[i + 1] * r; };
+  const double r2 = r * r, r4 = r2 * r2;
+  const double low = (1.0 + r) + pair(0) * r2, middle = pair(2) + pair(4) * r2, high = pair(6) + pair(8) * r2;
+  const double sum = low + r4 * (middle + r4 * high);
+  const std::uint64_t exponent = std::bit_cast<std::uint64_t>(shifted) << 52U;
+  const auto result = std::bit_cast<double>(std::bit_cast<std::uint64_t>(sum) + exponent);
+  return x < least ? 0.0 : result;
+}
 
-void TokenWeights::weigh(std::size_t block) {
-  const std::size_t begin = block * logit_block;
-  const float* logits = scan_.logits.data() + begin;
-  double* weights = scratch_.weights.data() + begin;
-  std::array<float, logit_block> padded;
-  if (begin + logit_block > scan_.logits.size()) {
-    padded.fill(-std::numeric_limits<float>::infinity());
-    std::ranges::copy(scan_.logits.subspan(begin), padded.begin());
-    logits = padded.data();
-  }
-  const double best = scan_.best, scale = scale_;
-  const float least = cut_.least;
-  if (weighed_) {
-    for (std::size_t i = 0; i < logit_block; ++i) weights[i] = logits[i] < least ? 0.0 : weights[i];
-  } else {
-    for (std::size_t i = 0; i < logit_block; ++i) {
-      const double value = exponential((static_cast<double>(logits[i]) - best) * scale);
-      weights[i] = logits[i] < least ? 0.0 : value;
-    }
-  }
+template <typename Visit>
+void TokenWeights::visit_blocks(const Visit& visit) const {
+  const std::size_t blocks = scan_.block_max.size(), whole = scan_.logits.size() / logit_block;
+  const auto part = [&](const float* logits, std::size_t first, std::size_t end, float least) {
+    if (first < end) visit({logits, scan_.block_max.data() + first, end - first}, first, least);
+  };
+  const auto range = [&](std::size_t first, std::size_t end, float least) {
+    part(scan_.logits.data() + first * logit_block, first, std::min(end, whole), least);
+    part(scan_.tail.data(), std::max(first, whole), end, least);
+  };
   const auto last = static_cast<std::size_t>(cut_.last);
-  if (last >= begin + logit_block) return;
-  for (std::size_t i = last < begin ? 0 : last + 1 - begin; i < logit_block; ++i)
-    if (logits[i] == least) weights[i] = 0.0;
+  const std::size_t mixed = std::min(last / logit_block, blocks);  // some that equal `least` are kept, some are not
+  range(0, mixed, cut_.least);
+  if (mixed == blocks) return;
+  const std::array<float, logit_block> kept = kept_logits(mixed);
+  part(kept.data(), mixed, mixed + 1, cut_.least);
+  range(mixed + 1, blocks, std::nextafter(cut_.least, std::numeric_limits<float>::infinity()));
+}
+
+template <typename Visit>
+void TokenWeights::visit_chunks(const Visit& visit) const {
+  visit_blocks([&](const LogitBlocks& blocks, std::size_t first, float least) {
+    for (std::size_t b = 0; b < blocks.count; b += logit_chunk)
+      visit({blocks.logits + b * logit_block, blocks.block_max + b, std::min(logit_chunk, blocks.count - b)}, first + b,
+            least);
+  });
+}
+
+std::array<float, logit_block> TokenWeights::kept_logits(std::size_t block) const {
+  const std::size_t begin = block * logit_block;
+  std::array<float, logit_block> kept;
+  kept.fill(-std::numeric_limits<float>::infinity());
+  for (std::size_t i = begin; i < std::min(begin + logit_block, scan_.logits.size()); ++i) {
+    const float logit = scan_.logits[i];
+    if (logit > cut_.least || (logit == cut_.least && i <= static_cast<std::size_t>(cut_.last)))
+      kept[i - begin] = logit;
+  }
+  return kept;
+}
+
+std::array<double, logit_block> TokenWeights::weights_of(std::size_t block) const {
+  const std::array<float, logit_block> kept = kept_logits(block);
+  std::array<double, logit_block> weights;
+  double sum = 0.0;
+  scan_.kernels->weigh({kept.data(), &scan_.block_max[block], 1}, weight(cut_.least), weights.data(), &sum);
+  return weights;
 }
 
 double TokenWeights::sum_blocks() {
   std::vector<double>& sums = scratch_.block_weights;
-  sums.assign(scan_.block_max.size(), 0.0);
-  scratch_.weights.resize(sums.size() * logit_block);
-  double total = 0.0;
-  for (std::size_t block = 0; block < sums.size(); ++block) {
-    if (scan_.block_max[block] < cut_.least) continue;
-    weigh(block);
-    sums[block] = block_sum(scratch_.weights.data() + block * logit_block);
-    total += sums[block];
-  }
-  weighed_ = true;
-  return total;
+  sums.resize(scan_.block_max.size());
+  visit_blocks([&](const LogitBlocks& blocks, std::size_t first, float least) {
+    scan_.kernels->weigh(blocks, weight(least), nullptr, &sums[first]);
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 void TokenWeights::keep_at_least(float least) {
@@ -136,51 +122,69 @@ void TokenWeights::keep_min_p(double min_p) {
 }
 
 void TokenWeights::keep_top_p(double top_p) {
-  const double target = top_p * sum_blocks();
-  // Mostly few tokens have nearly all of the weight.
-  constexpr std::size_t few = 64;
-  float least = cut_.least;
-  if (few < scan_.logits.size()) least = std::max(least, kth_logit(scan_, few, scratch_.selection));
-  scratch_.tokens.clear();
-  visit_at_least(scan_, least, [&](std::int32_t token, float logit) { scratch_.tokens.push_back({logit, token}); });
-  if (!cut_at(0.0, target)) keep_by_buckets(top_p, target);
-}
-
-bool TokenWeights::cut_at(double mass, double target) {
-  if (!std::ranges::is_sorted(scratch_.tokens, better)) std::ranges::sort(scratch_.tokens, better);
-  for (const ScoredToken& scored : scratch_.tokens) {
-    mass += scratch_.weights[static_cast<std::size_t>(scored.token)];
-    if (mass < target) continue;
-    cut_ = {scored.logit, scored.token};
-    return true;
-  }
-  return false;
-}
-
-void TokenWeights::keep_by_buckets(double top_p, double target) {
   float lowest = scan_.best;
-  for (const float logit : scan_.logits) {
-    const float kept = logit < cut_.least ? lowest : logit;
-    lowest = kept < lowest ? kept : lowest;
-  }
-  const Buckets buckets(scan_.best, lowest, temperature_);
+  visit_blocks([&](const LogitBlocks& blocks, std::size_t, float least) {
+    lowest = scan_.kernels->find_lowest(blocks, least, lowest);
+  });
+  const LogitPlaces place = bucket_places(scan_.best, lowest, temperature_);
   // Tokens that weigh less than (1 - top_p) / vocabulary together weigh less than 1 - top_p of the best token alone, so
-  // that those before them reach top_p: they need no buckets. 1 is to spare for rounding.
+  // that those before them reach top_p: blocks of such tokens alone need no buckets. 1 is to spare for rounding.
   const double needed = std::log((1.0 - top_p) / static_cast<double>(scan_.logits.size())) - 1.0;
   const float least = std::max(cut_.least, at_least(static_cast<double>(scan_.best) + temperature_ * needed));
-  scratch_.buckets.assign(Buckets::count, 0.0);
-  visit_at_least(scan_, least, [&](std::int32_t token, float logit) {
-    scratch_.buckets[buckets.of(logit)] += scratch_.weights[static_cast<std::size_t>(token)];
-  });
+
+  const double target = top_p * fill_buckets(place, least);
   double mass = 0.0;
-  std::size_t border = 0;
-  while (border < Buckets::count && mass + scratch_.buckets[border] < target) mass += scratch_.buckets[border++];
-  scratch_.tokens.clear();
-  visit_at_least(scan_, least, [&](std::int32_t token, float logit) {
-    if (buckets.of(logit) == border) scratch_.tokens.push_back({logit, token});
-  });
+  std::uint16_t border = 0;
+  while (border < bucket_count && mass + scratch_.buckets[border] < target) mass += scratch_.buckets[border++];
+  find_bucket(place, least, border);
   // Where top_p is so near 1 that rounding keeps the sums from reaching it, all tokens stay.
-  static_cast<void>(cut_at(mass, target));
+  for (const ScoredToken& scored : scratch_.tokens) {
+    mass += exp_of_negative((static_cast<double>(scored.logit) - static_cast<double>(scan_.best)) * scale_);
+    if (mass < target) continue;
+    cut_ = {scored.logit, scored.token};
+    return;
+  }
+}
+
+double TokenWeights::fill_buckets(const LogitPlaces& place, float least) {
+  // Weights stay in the first cache. Storing all of them for the draw that follows would save it 20 us of exponentials
+  // (AVX-512), but after a step of the model, which has taken the caches, it costs 10 us more than it saves.
+  std::array<double, logit_chunk * logit_block> weights;
+  std::array<std::uint16_t, logit_chunk * logit_block> places;
+  std::array<double, logit_chunk> sums;
+  std::vector<double>& buckets = scratch_.buckets;
+  buckets.assign(bucket_count, 0.0);
+  double total = 0.0;
+  visit_chunks([&](const LogitBlocks& blocks, std::size_t, float kept) {
+    const float counted = std::max(kept, least);
+    scan_.kernels->weigh(blocks, weight(kept), weights.data(), sums.data());
+    scan_.kernels->find_places(blocks, counted, place, places.data());
+    for (std::size_t b = 0; b < blocks.count; ++b) {
+      total += sums[b];
+      if (blocks.block_max[b] < counted) continue;
+      for (std::size_t i = b * logit_block; i < (b + 1) * logit_block; ++i) buckets[places[i]] += weights[i];
+    }
+  });
+  return total;
+}
+
+void TokenWeights::find_bucket(const LogitPlaces& place, float least, std::uint16_t bucket) {
+  std::array<std::uint16_t, logit_chunk * logit_block> places;
+  scratch_.tokens.clear();
+  visit_chunks([&](const LogitBlocks& blocks, std::size_t first, float kept) {
+    const float counted = std::max(kept, least);
+    scan_.kernels->find_places(blocks, counted, place, places.data());
+    for (std::size_t b = 0; b < blocks.count; ++b) {
+      if (blocks.block_max[b] < counted) continue;
+      const std::size_t begin = b * logit_block, end = begin + logit_block;
+      std::uint16_t hits = 0;  // not wider, so that vectors of places need no widening
+      for (std::size_t i = begin; i < end; ++i) hits |= static_cast<std::uint16_t>(places[i] == bucket ? 1 : 0);
+      for (std::size_t i = begin; hits != 0 && i < end; ++i)
+        if (places[i] == bucket && blocks.logits[i] >= kept)
+          scratch_.tokens.push_back({blocks.logits[i], static_cast<std::int32_t>(first * logit_block + i)});
+    }
+  });
+  std::ranges::sort(scratch_.tokens, better);
 }
 
 std::int32_t TokenWeights::draw(double uniform) {
@@ -194,7 +198,7 @@ std::int32_t TokenWeights::draw(double uniform) {
     before = mass;
     mass += sums[block];
   }
-  const double* weights = scratch_.weights.data() + chosen * logit_block;
+  const std::array<double, logit_block> weights = weights_of(chosen);
   mass = before;
   std::size_t place = 0;
   for (std::size_t i = 0; i < logit_block && target >= mass; ++i) {
@@ -208,8 +212,12 @@ std::int32_t TokenWeights::draw(double uniform) {
 std::vector<double> TokenWeights::probabilities() {
   const double total = sum_blocks();
   std::vector<double> result(scan_.logits.size(), 0.0);
-  for (std::size_t i = 0; i < result.size(); ++i)
-    if (scratch_.block_weights[i / logit_block] > 0.0) result[i] = scratch_.weights[i] / total;
+  for (std::size_t begin = 0; begin < result.size(); begin += logit_block) {
+    if (scratch_.block_weights[begin / logit_block] == 0.0) continue;
+    const std::array<double, logit_block> weights = weights_of(begin / logit_block);
+    for (std::size_t i = begin; i < std::min(begin + logit_block, result.size()); ++i)
+      result[i] = weights[i - begin] / total;
+  }
   return result;
 }
 

@@ -1,6 +1,7 @@
 // From logits to probabilities: which tokens are kept, what each weighs, and which one a random number points at.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -17,8 +18,7 @@ struct Cut {
 };
 
 /// e^x for x <= 0, in fp64 within 2^-51 of the exact value, and 0 below -708, where that would stop being a normal
-/// number. The same bits on every machine: multiplications and additions alone, in the order that the source has them,
-/// which compilers turn into vectors.
+/// number. The same bits on every machine: multiplications and additions alone, in the order that exp_series.h gives.
 [[nodiscard]] double exp_of_negative(double x) noexcept;
 
 /// The probability of the kept tokens, not normalised: exp((logit - best) / temperature), so that the best token weighs
@@ -31,7 +31,8 @@ class TokenWeights {
 
   /// Narrows the cut: the k best, and those equal to the k-th.
   void keep_top_k(std::size_t k);
-  /// Narrows the cut: the fewest best of the tokens kept so far that have the share `top_p` < 1 of their weight. Once.
+  /// Narrows the cut: the fewest best of the tokens kept so far that have the share `top_p` < 1 of their weight. Adds
+  /// it up in buckets by the distance from the best logit, and sorts only the one in which that share is reached.
   void keep_top_p(double top_p);
   /// Narrows the cut: at least `min_p` > 0 times as probable as the best.
   void keep_min_p(double min_p);
@@ -45,23 +46,30 @@ class TokenWeights {
 
  private:
   void keep_at_least(float least);
-  /// Ends the cut where the weights of scratch.tokens, best first, added to `mass`, reach `target`. False where they do
-  /// not; the cut then stays.
-  bool cut_at(double mass, double target);
-  /// top_p where many tokens share the weight: adds it up by the distance from the best logit, and sorts only the
-  /// bucket in which `target` is reached.
-  void keep_by_buckets(double top_p, double target);
-  /// Writes a block's weights; 0 for tokens that are not kept, and behind the vocabulary's end.
-  void weigh(std::size_t block);
-  /// Writes weights and block_weights to the scratch and returns their sum. Costs nothing for blocks without a kept
-  /// token: their weights stay unwritten.
+  [[nodiscard]] LogitWeight weight(float least) const { return {scan_.best, scale_, least}; }
+  /// Calls visit(LogitBlocks, index of the first, least) for all blocks in order: kept are the logits of those blocks
+  /// that are at least so much.
+  template <typename Visit>
+  void visit_blocks(const Visit& visit) const;
+  /// As visit_blocks, some blocks at a time.
+  template <typename Visit>
+  void visit_chunks(const Visit& visit) const;
+  /// Adds the weight of the kept tokens up in scratch.buckets by their places, and returns all of it. Blocks with no
+  /// logit of at least `least` go into the sum alone.
+  double fill_buckets(const LogitPlaces& place, float least);
+  /// Writes the kept tokens of a bucket to scratch.tokens, best first; none of blocks that fill_buckets left out.
+  void find_bucket(const LogitPlaces& place, float least, std::uint16_t bucket);
+  /// The logits of a block that are kept; -infinity for others.
+  [[nodiscard]] std::array<float, logit_block> kept_logits(std::size_t block) const;
+  /// The weights of a block of which a token is kept.
+  [[nodiscard]] std::array<double, logit_block> weights_of(std::size_t block) const;
+  /// Writes block_weights to the scratch and returns their sum. Costs nothing for blocks without a kept token.
   double sum_blocks();
 
   const LogitScan& scan_;
   SamplerScratch& scratch_;
   double temperature_, scale_;
   Cut cut_;
-  bool weighed_ = false;  // scratch.weights holds the weights, of at least the tokens that are kept
 };
 
 }  // namespace lamella

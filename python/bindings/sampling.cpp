@@ -10,6 +10,7 @@
 #include "arrays.h"
 #include "base/check.h"
 #include "bindings.h"
+#include "cpu/kernels/logit_kernels.h"
 #include "runtime/sampler.h"
 
 namespace nb = nanobind;
@@ -36,6 +37,9 @@ void check_tokens(const Ids& tokens, std::size_t vocabulary) {
       throw Error(ErrorCode::invalid_argument,
                   concat("token ", token, "; the vocabulary has ids 0 to ", vocabulary - 1));
 }
+
+/// Those that an engine has by default.
+const LogitKernels& best_loops() { return cpu::logit_kernels(cpu::default_kernel_set()); }
 
 /// A Sampler with the buffers it works in; one thread at a time.
 class PythonSampler {
@@ -69,7 +73,7 @@ class PythonSampler {
 
   std::size_t vocabulary_;
   Sampler sampler_;
-  SamplerScratch scratch_;
+  SamplerScratch scratch_{best_loops()};
 };
 
 void bind_params(nb::module_& m) {
@@ -162,7 +166,7 @@ void bind_sampling(nb::module_& m) {
       "sample",
       [](const LogitRow& logits, const SamplingParams& params, std::uint32_t sample_index, std::int64_t position) {
         validate(params, static_cast<std::int64_t>(logits.size()));
-        SamplerScratch scratch;
+        SamplerScratch scratch(best_loops());
         return Sampler::token_at(position, row_of(logits), params, sample_index, scratch);
       },
       "logits"_a, "params"_a, "sample_index"_a, "position"_a,

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/check.h"
+#include "cpu/kernels/logit_kernels.h"
 #include "cpu/kernels/reference/reference.h"
 #include "cpu/kernels/vector/kernel_sets.h"
 
@@ -92,6 +93,11 @@ const KernelTable& kernel_table(KernelSet set, DataType dtype) {
   }
   throw Error(ErrorCode::invalid_argument, concat("no CPU kernels named '", to_string(set), "' for ", to_string(dtype),
                                                   " on this machine; there are ", list_available()));
+}
+
+const LogitKernels& logit_kernels(KernelSet set) noexcept {
+  const VectorSet* vectors = vector_set(set);
+  return vectors == nullptr ? plain_logit_kernels : vectors->logits;
 }
 
 }  // namespace lamella::cpu

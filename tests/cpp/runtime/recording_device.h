@@ -67,6 +67,7 @@ class RecordingDevice final : public Device {
   [[nodiscard]] std::size_t workspace_bytes(const Plan& plan) const override { return inner_.workspace_bytes(plan); }
   [[nodiscard]] std::uint64_t available_memory() const override { return inner_.available_memory(); }
   [[nodiscard]] ThreadTeam& team() noexcept override { return inner_.team(); }
+  [[nodiscard]] const LogitKernels& logit_kernels() const noexcept override { return inner_.logit_kernels(); }
   [[nodiscard]] Roofline measure_roofline(std::optional<std::uint64_t> left) override {
     return inner_.measure_roofline(left);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/kernels/contracts.h"
+#include "runtime/logit_kernels.h"
 
 namespace lamella::cpu {
 
@@ -14,6 +15,7 @@ struct Probes {
 
 struct VectorSet {
   KernelTable f32, f16, bf16;
+  LogitKernels logits;
   Probes probes;
 };
 

@@ -1,5 +1,6 @@
 // Vectors of one instruction set in the compiler's own vector types. A target header (target_*.h) comes first: it gives
-// F32, the tile sizes, multiply_add, sum_lanes, and what the instruction set has for fp16 and for products of integers. Everything here has internal linkage, and nothing of the standard
+// F32, F64, the tile sizes, multiply_add, sum_lanes, load_wide (floats as F64), and what the instruction set has for
+// fp16 and for products of integers. Everything here has internal linkage, and nothing of the standard
 // library is called, so that no function compiled for AVX-512 can become the linker's pick for code that runs on every
 // processor.
 #pragma once

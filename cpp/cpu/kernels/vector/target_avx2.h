@@ -9,6 +9,7 @@ namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
 using F32 = float __attribute__((vector_size(32)));
+using F64 = double __attribute__((vector_size(32)));
 
 // 16 registers. Tiles of weights: sums, words, numbers, one input.
 constexpr RegisterTile plain_few = {8, 1}, plain_many = {2, 5};
@@ -30,6 +31,7 @@ constexpr int peak_chains = 12;
 [[gnu::always_inline]] inline void store_f16(void* to, F32 v) {
   _mm_storeu_si128(static_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 }
+[[gnu::always_inline]] inline F64 load_wide(const float* from) { return (F64)_mm256_cvtps_pd(_mm_loadu_ps(from)); }
 
 /// c + a.low * b.low + a.high * b.high in every 32-bit lane, pairs of signed 16 bits.
 template <typename Bits, typename Int>

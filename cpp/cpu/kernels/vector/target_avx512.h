@@ -9,6 +9,7 @@ namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
 using F32 = float __attribute__((vector_size(64)));
+using F64 = double __attribute__((vector_size(64)));
 
 // 32 registers. Tiles of weights: sums, words, numbers, one input.
 constexpr RegisterTile plain_few = {4, 6}, plain_many = {4, 6};
@@ -30,6 +31,9 @@ constexpr int peak_chains = 24;
 }
 [[gnu::always_inline]] inline void store_f16(void* to, F32 v) {
   _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+[[gnu::always_inline]] inline F64 load_wide(const float* from) {
+  return (F64)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from));
 }
 
 /// c + a.low * b.low + a.high * b.high in every 32-bit lane, pairs of signed 16 bits.

@@ -11,6 +11,7 @@ namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
 using F32 = float __attribute__((vector_size(16)));
+using F64 = double __attribute__((vector_size(16)));
 
 // 16 registers. Tiles of weights: sums, words, numbers, one input.
 constexpr RegisterTile plain_few = {4, 2}, plain_many = {4, 2};
@@ -55,6 +56,11 @@ using Halves = std::uint16_t __attribute__((vector_size(8)));
   const Word nan = (magnitude >> 13 & 0x3ffu) | 0x7e00u;
   const Halves halves = __builtin_convertvector((v == v ? number : nan) | (bits >> 16 & 0x8000u), Halves);
   __builtin_memcpy(to, &halves, sizeof halves);
+}
+
+/// Two floats.
+[[gnu::always_inline]] inline F64 load_wide(const float* from) {
+  return F64{static_cast<double>(from[0]), static_cast<double>(from[1])};
 }
 
 /// c + a.low * b.low + a.high * b.high in every 32-bit lane: pairs of 16 bits, those of `a` 0 to 255, those of `b` signed

@@ -6,6 +6,7 @@
 // The target header and the choice of dot products stand before these.
 #include "cpu/kernels/vector/attention.h"
 #include "cpu/kernels/vector/fused_regions.h"
+#include "cpu/kernels/vector/logit_kernels.h"
 #include "cpu/kernels/vector/probes.h"
 #include "cpu/kernels/vector/rows.h"
 
@@ -45,6 +46,7 @@ constinit const VectorSet vector_set = {
     .f32 = kernels_of<float>(DataType::f32),
     .f16 = kernels_of<Fp16>(DataType::f16),
     .bf16 = kernels_of<Bf16>(DataType::bf16),
+    .logits = {.find_maxima = find_maxima, .weigh = weigh, .find_lowest = find_lowest, .find_places = find_places},
     .probes = {.read_memory = read_memory,
                .chain_multiply_adds = chain_multiply_adds,
                .flops_a_round = std::int64_t{2} * peak_chains * lanes},
