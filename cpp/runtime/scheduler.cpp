@@ -241,13 +241,21 @@ void Scheduler::commit(std::span<const Part> parts, std::span<const Outcome> out
         sequence.verified = sequence.computed;  // its row was found to be numbers, and it attends to all before
         publish_full_blocks(sequence);
       }
-      cache_.leave(sequence.held, sequence.computed, sequence.sound_places());
+      leave_windows(sequence);
       if (parts[i].samples) take_token(sequence, outcomes[i].sampled.token);
       if (sequence.max_tokens == 0 && sequence.computed == sequence.prompt_tokens)
         end(sequence, {RequestState::finished, FinishReason::length, {}});
     }
     if (sequence.ending && sequence.in_flight == 0) finalize(sequence);
   }
+}
+
+/// Gives back what no window reaches any more. The rest of a prompt takes as much again, before anybody else can: only
+/// a sequence that grows ever waits for blocks.
+void Scheduler::leave_windows(Sequence& sequence) {
+  cache_.leave(sequence.held, sequence.computed, sequence.sound_places());
+  const auto known = static_cast<std::int64_t>(sequence.tokens.size());
+  if (known - sequence.computed > 1) static_cast<void>(cache_.hold(sequence.held, sequence.computed, known));
 }
 
 void Scheduler::take_token(Sequence& sequence, std::int32_t token) {

@@ -85,6 +85,7 @@ class Scheduler {
   void release(Sequence& sequence);
   void become(Sequence& sequence, RequestState state);
   void finalize(Sequence& sequence);
+  void leave_windows(Sequence& sequence);
   void take_token(Sequence& sequence, std::int32_t token);
   void publish_full_blocks(Sequence& sequence);
   void add_part(Sequence& sequence, Room& room, std::vector<Part>& parts);

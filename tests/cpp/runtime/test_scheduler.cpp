@@ -132,6 +132,23 @@ TEST_F(SchedulerTest, PreemptsTheYoungestAndComputesItAgain) {
   EXPECT_EQ(pool_->used(), 0);
 }
 
+TEST_F(SchedulerTest, APromptKeepsTheBlocksThatItsWindowNeedsUntilItEnds) {
+  SchedulerLimits windowed = limits(4, 16);
+  windowed.retention = {.windows = {20}, .tokens_in_flight = 16};
+  make(20, windowed);
+  Sequence& prompt = add(150, 30);
+  // The 19 tokens before a chunk and its 16 touch four blocks at most.
+  for (int chunk = 0; chunk < 8; ++chunk) {
+    EXPECT_EQ(step().front().count, 16);
+    EXPECT_EQ(pool_->used(), 4) << "after chunk " << chunk;
+  }
+  while (prompt.generated() < 29) step();
+  EXPECT_LE(pool_->used(), 3);
+  step();
+  EXPECT_EQ(prompt.state, RequestState::finished);
+  EXPECT_EQ(pool_->used(), 0);
+}
+
 TEST_F(SchedulerTest, SharesTheBlocksOfEqualBeginnings) {
   make(20, limits(4, 100));
   Sequence& first = add(40, 1);
