@@ -42,19 +42,18 @@ std::int64_t KvRetention::end_place(std::size_t group, std::int64_t begin, std::
   return std::min(places, first_place(group, begin) + places_of_window(windows[group], tokens_in_flight));
 }
 
-std::int64_t KvRetention::most_blocks(std::int64_t tokens) const noexcept {
+std::int64_t KvRetention::blocks_between(std::int64_t begin, std::int64_t end) const noexcept {
   std::int64_t blocks = 0;
-  for (std::size_t group = 0; group < windows.size(); ++group) blocks += end_place(group, 0, tokens);
+  for (std::size_t group = 0; group < windows.size(); ++group)
+    blocks += end_place(group, begin, end) - first_place(group, begin);
   return blocks;
 }
 
-std::int64_t KvRetention::tokens_within(std::int64_t blocks) const noexcept {
-  std::int64_t fit = 0, too_many = blocks / static_cast<std::int64_t>(windows.size()) + 1;
-  while (most_blocks(too_many * kv_block_tokens) <= blocks) {
-    fit = too_many;
-    too_many *= 2;
-    if (too_many > std::numeric_limits<std::int32_t>::max()) return too_many;  // windows alone: no end
-  }
+std::int64_t KvRetention::most_blocks(std::int64_t tokens) const noexcept { return blocks_between(0, tokens); }
+
+std::int64_t KvRetention::tokens_within(std::int64_t blocks, std::int64_t most) const noexcept {
+  if (most_blocks(most) <= blocks) return most;
+  std::int64_t fit = 0, too_many = KvBlockPool::blocks_for(most);  // places
   while (too_many - fit > 1) {
     const std::int64_t middle = fit + (too_many - fit) / 2;
     (most_blocks(middle * kv_block_tokens) <= blocks ? fit : too_many) = middle;

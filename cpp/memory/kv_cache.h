@@ -22,10 +22,12 @@ struct KvRetention {
   /// Behind the last place for which a sequence that goes on at `begin` and has `end` tokens is to hold a block: a
   /// group with a window needs none yet for tokens that no step in flight can reach.
   [[nodiscard]] std::int64_t end_place(std::size_t group, std::int64_t begin, std::int64_t end) const noexcept;
+  /// Blocks, in all groups together, that a sequence holds which goes on at `begin` and is to get to `end` tokens.
+  [[nodiscard]] std::int64_t blocks_between(std::int64_t begin, std::int64_t end) const noexcept;
   /// Blocks, in all groups together, that a sequence which grows to so many tokens holds at most.
   [[nodiscard]] std::int64_t most_blocks(std::int64_t tokens) const noexcept;
-  /// The most tokens for which most_blocks() is at most `blocks`.
-  [[nodiscard]] std::int64_t tokens_within(std::int64_t blocks) const noexcept;
+  /// The most tokens, up to `most`, for which most_blocks() is at most `blocks`.
+  [[nodiscard]] std::int64_t tokens_within(std::int64_t blocks, std::int64_t most) const noexcept;
 };
 
 /// What a sequence holds: of every group its block at each place, the first of which has tokens 0 to 15, and
@@ -70,8 +72,8 @@ class KvCache {
   // Each gives blocks back; those at `sound` and behind hold what nobody has looked at. None fails.
   /// What no token at `position` or behind it reads.
   void leave(KvHolding& held, std::int64_t position, std::int64_t sound) noexcept;
-  /// All but what the first `tokens` tokens need, as few of them as remain sound to go on behind: a block that others may
-  /// share is not written to. Returns how many tokens are left in the cache; 0 where a window has left what they need.
+  /// All but what the first `tokens` tokens need, and of these as few as it takes to write to no block that others may
+  /// share. Returns how many tokens are left in the cache; 0 where a window has left what they need.
   [[nodiscard]] std::int64_t truncate(KvHolding& held, std::span<const std::int32_t> tokens,
                                       std::int64_t sound) noexcept;
   void release(KvHolding& held, std::int64_t sound) noexcept;

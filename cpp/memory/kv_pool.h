@@ -19,10 +19,11 @@ using PrefixId = std::uint64_t;
 inline constexpr PrefixId empty_prefix = 0;
 
 /// Counts and hands out blocks; a block means the same slice of every slot's cache, and belongs to one KV group
-/// (plan/kv_groups.h) as long as somebody holds it or its content is kept. A block that was published keeps
-/// its content after its last holder gave it back, so that a sequence with the same beginning can take it again, until
-/// the room is needed: blocks that were not used for longest go first, the later ones of a sequence before the earlier
-/// ones that lead to them. Blocks are compared by all of their tokens, not by a hash alone: what is shared is the same.
+/// (plan/kv_groups.h) as long as somebody holds it or its content is kept. A block that was published keeps its content
+/// after its last holder gave it back, so that a sequence with the same beginning can take it again, until the room is
+/// needed: blocks that were not used for longest go first; of those that a sequence gives back at its end the later ones
+/// before the earlier ones that lead to them. Blocks are compared by all of their tokens, not by a hash alone: what is
+/// shared is the same.
 /// Not thread-safe: the engine's loop owns it. Nothing allocates after the constructor but the callers' vectors.
 class KvBlockPool {
  public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -164,6 +165,10 @@ void validate_kv_shapes(const ModelSpec& spec) {
   const auto differ = [&](const auto& of) {
     return std::ranges::any_of(spec.layers, [&](const LayerSpec& layer) { return of(layer) != of(spec.layers[0]); });
   };
+  std::set<std::int32_t> windows;
+  for (const LayerSpec& layer : spec.layers) windows.insert(layer.attention.window);
+  Part("").not_built(windows.size() > most_windows, "layers.attention.window",
+                     concat("more than ", most_windows, " different windows in one model"));
   Part("").not_built(differ([](const LayerSpec& layer) { return layer.attention.window; }) && differ(kv_shape),
                      "layers.attention.window", "layers with different windows and different K and V shapes");
 }

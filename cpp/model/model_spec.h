@@ -136,6 +136,9 @@ struct ModelSpec {
   HeadSpec head;
 };
 
+/// Different windows in one model; each is a KV group at least (plan/kv_groups.h).
+inline constexpr std::size_t most_windows = 8;
+
 /// Checks every field's range and the fields against one another (head counts divide, sizes are positive and below
 /// 2^48, rotary_dim even and at most head_dim, ...) before anything is allocated. Errors: unsupported_model for named
 /// room that is not built yet, invalid_checkpoint for values that contradict each other; the message names layer and

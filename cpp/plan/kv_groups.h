@@ -9,7 +9,7 @@
 namespace lamella {
 
 /// More groups than this would cost more in tables than they save in blocks.
-inline constexpr std::size_t most_kv_groups = 8;
+inline constexpr std::size_t most_kv_groups = most_windows;
 
 /// Layers that keep K and V for equally long form a group with a block table of its own. A group has at most `slots`
 /// layers, and one layer of every group lies in each slot: a block is the same size whichever group holds it, so that

@@ -1,6 +1,7 @@
 #include "plan/plan.h"
 
 #include <algorithm>
+#include <charconv>
 #include <iomanip>
 #include <limits>
 #include <sstream>
@@ -107,6 +108,16 @@ const Buffer* Plan::find(std::string_view name) const noexcept {
 
 std::string block_table_name(std::size_t group) {
   return group == 0 ? std::string("block_tables") : concat("block_tables.", group);
+}
+
+std::optional<std::size_t> block_table_group(std::string_view name) noexcept {
+  constexpr std::string_view first = "block_tables";
+  if (!name.starts_with(first)) return std::nullopt;
+  if (name.size() == first.size()) return 0;
+  std::size_t group = 0;
+  const char* const end = name.data() + name.size();
+  const auto [read_to, error] = std::from_chars(name.data() + first.size() + 1, end, group);
+  return name[first.size()] == '.' && error == std::errc() && read_to == end ? std::optional(group) : std::nullopt;
 }
 
 std::int64_t element_count(const Buffer& buffer, const StepShape& shape) {

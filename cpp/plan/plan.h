@@ -1,6 +1,7 @@
 // A forward pass as data: a flat list of ops over a table of buffers and a table of weights.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,6 +45,8 @@ struct Plan {
 
 /// The input buffer with a KV group's block table: "block_tables" of group 0, "block_tables.1" of the next.
 [[nodiscard]] std::string block_table_name(std::size_t group);
+/// Whose table an input of that name is; nothing for other inputs.
+[[nodiscard]] std::optional<std::size_t> block_table_group(std::string_view name) noexcept;
 
 /// Elements and bytes of a buffer for a step of that shape. Errors: invalid_argument, naming the buffer, above 2^63.
 [[nodiscard]] std::int64_t element_count(const Buffer& buffer, const StepShape& shape);

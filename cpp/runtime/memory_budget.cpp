@@ -47,8 +47,11 @@ std::string advice(const BudgetRequest& request, const MemorySplit& split, std::
   const std::uint64_t blocks = (limit - fixed_part) / request.kv_bytes_per_block;
   if (!request.keeps_kv || blocks == 0)  // an encoder's blocks hold one step, whatever its context
     return concat(enough, " would fit, or fewer max_num_batched_tokens or max_num_seqs");
-  const std::int64_t fit = request.retention.tokens_within(static_cast<std::int64_t>(blocks));
-  if (fit == 0) return concat(enough, " would fit");
+  if (request.kv)
+    return concat("kv_cache_memory (--kv-cache-memory) of at most ", bytes_text(limit - fixed_part, false),
+                  " would fit, or ", enough);
+  const std::int64_t fit = request.retention.tokens_within(static_cast<std::int64_t>(blocks), request.max_model_len);
+  if (fit == 0 || fit == request.max_model_len) return concat(enough, " would fit");
   return concat("max_model_len=", fit, " (--max-model-len ", fit, ") would fit, or ", enough);
 }
 

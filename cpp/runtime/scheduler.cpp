@@ -36,6 +36,10 @@ Sequence::Sequence(const Request& request, std::int32_t choice_number, std::size
 
 Scheduler::Scheduler(SchedulerLimits limits, KvBlockPool& pool, KvCache::Scrub scrub)
     : limits_(std::move(limits)), cache_(pool, limits_.retention, std::move(scrub)) {
+  check(limits_.retention.windows == std::vector<std::int32_t>{0} ||
+            limits_.retention.tokens_in_flight >= limits_.max_num_batched_tokens,
+        "windows for ", limits_.retention.tokens_in_flight, " tokens in flight and steps of ",
+        limits_.max_num_batched_tokens);
   running_.reserve(static_cast<std::size_t>(limits_.max_num_seqs));
 }
 
@@ -238,7 +242,9 @@ void Scheduler::commit(std::span<const Part> parts, std::span<const Outcome> out
     } else if (!sequence.ending) {
       sequence.scored += parts[i].scored;
       if (parts[i].samples) {
-        sequence.verified = sequence.computed;  // its row was found to be numbers, and it attends to all before
+        // Its row was found to be numbers, and it comes of all before that windows reach. What they do not reach, nothing
+        // reads but a sequence of the same tokens, which would compute the same.
+        sequence.verified = sequence.computed;
         publish_full_blocks(sequence);
       }
       leave_windows(sequence);
@@ -250,8 +256,8 @@ void Scheduler::commit(std::span<const Part> parts, std::span<const Outcome> out
   }
 }
 
-/// Gives back what no window reaches any more. The rest of a prompt takes as much again, before anybody else can: only
-/// a sequence that grows ever waits for blocks.
+/// Gives back what no window reaches any more. The rest of a prompt takes as much again, before anybody else can; what
+/// it shared with others is not there to be taken, and then it may have to wait for blocks in its middle.
 void Scheduler::leave_windows(Sequence& sequence) {
   cache_.leave(sequence.held, sequence.computed, sequence.sound_places());
   const auto known = static_cast<std::int64_t>(sequence.tokens.size());

@@ -52,7 +52,8 @@ class Scheduler {
   void add(Sequence& sequence);
   /// Forgets all but the first `tokens` tokens of a sequence that no step uses, at least its prompt: what follows is
   /// drawn again. What stays in the cache is not computed again unless a window has left what it needs, for which the
-  /// sequence gives its place up. For clients that take tokens back, as rejected drafts are.
+  /// sequence gives its place up. For callers that take tokens back, as rejected drafts are; what they hold of these
+  /// tokens themselves, a sampler's history and what a client was told, is theirs to take back.
   void truncate(Sequence& sequence, std::int64_t tokens);
   /// Ends it, or has it end when the steps in flight that use its blocks are done. No effect on one that has ended.
   void end(Sequence& sequence, Sequence::Ending ending);

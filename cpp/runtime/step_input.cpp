@@ -55,10 +55,9 @@ void StepInput::set_blocks(std::size_t group, std::size_t sequence, std::span<co
 }
 
 std::span<const std::int32_t> StepInput::named(std::string_view buffer) const {
-  if (buffer.starts_with(part_names[5])) {
+  if (const std::optional<std::size_t> group = block_table_group(buffer); group && *group < kv_groups()) {
     const auto table = static_cast<std::size_t>(sequence_count() * kv_blocks());
-    for (std::size_t group = 0; group < kv_groups(); ++group)
-      if (buffer == block_table_name(group)) return std::span(words_).subspan(begin(5) + group * table, table);
+    return std::span(words_).subspan(begin(5) + *group * table, table);
   }
   for (std::size_t i = 0; i < parts; ++i)
     if (part_names[i] == buffer) return std::span(words_).subspan(begin(i), begin(i + 1) - begin(i));

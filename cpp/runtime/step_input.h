@@ -10,8 +10,8 @@
 namespace lamella {
 
 /// Token ids, positions, block tables and output rows of one step, in one array of int32. Layout: six sizes (tokens,
-/// sequences, rows, KV blocks a sequence, KV groups, version), then the arrays below in order. Sequence s owns tokens [first,
-/// first + count) in order of position; tokens of all sequences stand one after another.
+/// sequences, rows, KV blocks a sequence, KV groups, version), then the arrays below in order. Sequence s owns tokens
+/// [first, first + count) in order of position; tokens of all sequences stand one after another.
 class StepInput {
  public:
   StepInput() : StepInput(0, 0, 0, 0) {}

@@ -23,10 +23,9 @@ struct Step {
 
 using Ticket = std::uint64_t;
 
-/// Runs steps in the order in which they are submitted: the plan, then a token for each row that samples, the rows spread
-/// over the device's threads where that is worth waking them. With one step
-/// in flight it does so within wait(), on the caller's thread; with more, on a thread of its own, while the caller
-/// prepares the next.
+/// Runs steps in the order in which they are submitted: the plan, then a token for each row that samples, the rows
+/// spread over the device's threads where that is worth waking them. With one step in flight it does so within wait(),
+/// on the caller's thread; with more, on a thread of its own, while the caller prepares the next.
 class StepRunner {
  public:
   /// Errors: out_of_memory where the operating system gives no thread.

@@ -132,7 +132,7 @@ std::vector<ExplainRow> EngineCore::explain(const StepShape& shape) {
                 concat("a step of ", shape.sequences, " x ", new_tokens, " tokens at context ", context,
                        " exceeds the engine's limits: ", config_.max_num_seqs, " sequences, ",
                        config_.max_num_batched_tokens, " tokens, context ", config_.max_model_len));
-  const std::int64_t blocks = shape.sequences * retention_.most_blocks(context);
+  const std::int64_t blocks = shape.sequences * retention_.blocks_between(context - new_tokens, context);
   if (blocks > kv_blocks_->total())  // not overloaded: to wait would not help
     throw Error(ErrorCode::out_of_memory,
                 concat("a step of ", shape.sequences, " sequences at context ", context, " needs ", blocks,

@@ -71,7 +71,7 @@ def config_of(metadata: GgufMetadata, gguf: Gguf, weights: Weights, tensors: Ten
     path = gguf.architecture + "."
     keys = Config(metadata.section(gguf.architecture), metadata.source, path)
     fields: dict[str, Any] = dict(gguf.constants)
-    fields |= {name: keys.take(key) for name, key in gguf.fields.items() if keys.has(key)}
+    fields |= {name: keys.take(key) for name, key in gguf.fields.items()}  # absent is null, never a family's default
     fields |= {flag: weights.has(weight) for flag, weight in gguf.present.items()}
     fields["vocab_size"] = _rows(tensors, "token_embd.weight", metadata.source)
     if "token_types.weight" in tensors:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from .errors import CheckpointError, unsupported
@@ -24,6 +25,7 @@ class _Words:
     """How a byte-level tokenizer cuts text into words (`tokenizer.ggml.pre`), and what else goes with it."""
 
     pre_tokenizer: Callable[[], PreTokenizer]
+    normalizer: Callable[[], Normalizer] | None = None
     ignore_merges: bool = False
     add_bos: bool = False
 
@@ -41,11 +43,19 @@ def _split(*patterns: str) -> PreTokenizer:
     return pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _llama3() -> PreTokenizer:
+def _words_and_digits(digits: str) -> PreTokenizer:
     return _split(
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
+
+
+def _llama3() -> PreTokenizer:
+    return _words_and_digits(r"\p{N}{1,3}")
+
+
+def _qwen2() -> PreTokenizer:
+    return _words_and_digits(r"\p{N}")
 
 
 def _llama_cpp_default() -> PreTokenizer:
@@ -59,6 +69,7 @@ def _llama_cpp_default() -> PreTokenizer:
 
 
 _GPT2, _DIGITS, _LLAMA3 = _Words(_byte_level), _Words(_single_digits), _Words(_llama3, ignore_merges=True, add_bos=True)
+_QWEN2 = _Words(_qwen2, normalizers.NFC)
 _WORDS = {
     "default": _Words(_llama_cpp_default),
     "gpt-2": _GPT2,
@@ -70,6 +81,8 @@ _WORDS = {
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
+    "qwen2": _QWEN2,
+    "deepseek-r1-qwen": _QWEN2,
 }
 
 
@@ -103,6 +116,8 @@ def _byte_level_bpe(metadata: GgufMetadata, tokens: list[str], types: list[int])
         raise CheckpointError(f"{metadata.source}: {_KEY}merges: expected two tokens in each")
     backend = byte_level_bpe(_vocabulary(tokens), merges, ignore_merges=words.ignore_merges)
     backend.pre_tokenizer = words.pre_tokenizer()
+    if words.normalizer is not None:
+        backend.normalizer = words.normalizer()
     _add_added(backend, tokens, types)
     _add_template(backend, metadata, tokens, bos=words.add_bos)
     return backend

@@ -18,6 +18,7 @@ import pytest
 import random_models
 import tiny_tokenizers
 import torch
+import transformers
 from lamella import hub_cache
 from lamella._core import open_checkpoint
 from lamella.checkpoint import open_model
@@ -83,6 +84,7 @@ def refused(folder: Path | str, code: str, *words: str) -> None:
         assert word in str(raised.value), raised.value
 
 
+BY_TYPES = {"attention_layers": "REMOVED"}  # which transformers writes too, and goes by
 LIES: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"num_hidden_layers": 0}, "num_hidden_layers"),
     ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers"),
@@ -141,12 +143,13 @@ LIES: list[tuple[str, dict[str, Any], str]] = [
     ("qwen2", {"layer_types": ["full_attention"]}, "layer_types"),
     ("qwen2", {"use_sliding_window": False}, "layer_types"),
     ("qwen2", {"max_window_layers": -1}, "max_window_layers"),
-    ("gpt_neo", {"attention_types": [[["global", "local"], 2]]}, "attention_types"),
-    ("gpt_neo", {"attention_types": [[["global", "local"], 10**9]]}, "attention_types"),
-    ("gpt_neo", {"attention_types": [["local", 2]]}, "attention_types"),
-    ("gpt_neo", {"attention_types": [[["sparse"], 2]]}, "attention_types"),
-    ("gpt_neo", {"attention_types": "local"}, "attention_types"),
-    ("gpt_neo", {"attention_types": [[["local"], True]]}, "attention_types"),
+    ("gpt_neo", {**BY_TYPES, "attention_types": [[["global", "local"], 2]]}, "attention_types"),
+    ("gpt_neo", {**BY_TYPES, "attention_types": [[["global", "local"], 10**9]]}, "attention_types"),
+    ("gpt_neo", {**BY_TYPES, "attention_types": [["local", 2]]}, "attention_types"),
+    ("gpt_neo", {**BY_TYPES, "attention_types": [[["sparse"], 2]]}, "attention_types"),
+    ("gpt_neo", {**BY_TYPES, "attention_types": "local"}, "attention_types"),
+    ("gpt_neo", {**BY_TYPES, "attention_types": [[["local"], True]]}, "attention_types"),
+    ("gpt_neo", {"attention_layers": ["global"]}, "attention_layers"),
     ("gpt_neo", {"window_size": 0}, "window_size"),
     ("bert", {"type_vocab_size": 9}, "token_type_embeddings.weight: expected shape [9, 24]"),
     ("bert", {"layer_norm_eps": 2.0}, "eps"),
@@ -172,6 +175,8 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"sliding_window": 4096}, "sliding_window"),
     ("mistral", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ("qwen2", {"layer_types": ["full_attention", "chunked_attention"]}, "layer_types"),
+    ("qwen2", {"use_mrope": True}, "use_mrope"),
+    ("gpt_neo", {"attention_layers": ["global", "sparse"]}, "attention_layers"),
     ("llama", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ("llama", {"rope_interleaved": True}, "rope_interleaved"),
@@ -208,6 +213,16 @@ def test_b2_fields_that_are_null_or_bookkeeping_do_not_matter(model: Callable[..
         "llama", sliding_window=None, layer_types=None, quantization_config=None, id2label={"0": "a"}, temperature=0.7
     )
     assert open_model(folder).spec.family == "llama"
+
+
+def test_configs_of_real_checkpoints_are_read_as_transformers_does(model: Callable[..., Path]) -> None:
+    # Fields that Qwen2.5's own files carry, and a GPT-Neo whose two ways of naming its layers differ.
+    folder = model("qwen2", use_mrope=False, use_sliding_window=False, layer_types="REMOVED", sliding_window=131072)
+    assert [layer.attention.window for layer in open_model(folder).spec.layers] == [0, 0]
+    folder = model("gpt_neo", attention_layers=["local", "global"], window_size=9)
+    assert [layer.attention.window for layer in open_model(folder).spec.layers] == [9, 0]
+    expected = transformers.AutoConfig.from_pretrained(folder).attention_layers
+    assert expected == ["local", "global"]
 
 
 def test_b3_auto_map_is_ignored_with_one_notice(model: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,7 @@ def test_tokenizer_json_gives_the_librarys_ids(make: Callable[[], tokenizers.Tok
     [
         (tiny_tokenizers.byte_level, "gpt2", "gpt-2"),
         (lambda: tiny_tokenizers.byte_level(digits=True), "gpt2", "smollm"),
+        (tiny_tokenizers.qwen2, "gpt2", "qwen2"),
         (tiny_tokenizers.sentence_piece, "llama", None),
         (tiny_tokenizers.word_piece, "bert", None),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import tokenizers
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXT = [
@@ -70,6 +71,13 @@ def sentence_piece() -> Tokenizer:
     made.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B:1", special_tokens=[("<s>", 1)]
     )
+    return made
+
+
+def qwen2() -> Tokenizer:
+    """The words of a Qwen2 tokenizer, as transformers cuts and normalises them, around a small vocabulary."""
+    made, words = byte_level(), transformers.Qwen2Tokenizer().backend_tokenizer
+    made.pre_tokenizer, made.normalizer = words.pre_tokenizer, words.normalizer
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lamella import _core as core
 from lamella._core import ModelSpec
 
-from .config import MOST_LAYERS, Config
+from .config import Config
 from .family import Family, Weights
 from .parts import ACTIVATIONS, divided, tied_head
 
@@ -23,7 +23,7 @@ def spec(config: Config, weights: Weights) -> ModelSpec:
         up_bias=True,
         down_bias=True,
     )
-    config.ignore("attention_layers", "embed_dropout", "resid_dropout")  # attention_types says the same
+    config.ignore("embed_dropout", "resid_dropout")
 
     def layer(window: int) -> core.LayerSpec:
         attention = core.AttentionSpec(
@@ -45,16 +45,22 @@ def spec(config: Config, weights: Weights) -> ModelSpec:
 
 
 def _windows(config: Config, layers: int) -> list[int]:
-    """`attention_types` is a list of [kinds, repetitions], which together name a kind for each layer."""
+    """`attention_types` is a list of [kinds, repetitions], which together name a kind for each layer.
+
+    `attention_layers`, where a config has it, names the kinds one by one, and is what transformers goes by.
+    """
     windows = {"global": 0, "local": config.integer("window_size", 256)}
+    if (named := config.names("attention_layers", layers, windows)) is not None:
+        config.ignore("attention_types")
+        return [windows[kind] for kind in named]
     groups = config.take("attention_types")
     kinds: list[str] = []
     for group in [[["global", "local"], 12]] if groups is None else groups if isinstance(groups, list) else [None]:
         match group:
             case [Sequence() as names, int(count)] if (
                 all(isinstance(name, str) and name in windows for name in names)
-                and 0 <= count <= MOST_LAYERS
-                and len(names) <= MOST_LAYERS
+                and 0 <= count <= layers
+                and len(names) * count <= layers
             ):
                 kinds += list(names) * count
             case _:

@@ -12,6 +12,7 @@ from .parts import sliding_window
 
 
 def spec(config: Config, weights: Weights) -> ModelSpec:
+    config.only("use_mrope", False)
     windows = _windows(config, config.layers("num_hidden_layers"))
     return decoder(config, weights, "qwen2", windows=windows, default_kv_heads=32, qkv_bias=True)
 

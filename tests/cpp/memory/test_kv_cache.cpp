@@ -68,12 +68,13 @@ TEST(KvRetention, SaysHowManyTokensFitSoManyBlocks) {
   for (const KvRetention& retention : {KvRetention{}, KvRetention{.windows = {0, 20}, .tokens_in_flight = 16},
                                        KvRetention{.windows = {0, 40, 20}, .tokens_in_flight = 8}}) {
     for (std::int64_t blocks = 0; blocks < 60; ++blocks) {
-      const std::int64_t fit = retention.tokens_within(blocks);
+      const std::int64_t fit = retention.tokens_within(blocks, 5000);
       EXPECT_LE(retention.most_blocks(fit), blocks);
       EXPECT_GT(retention.most_blocks(fit + 1), blocks);
+      EXPECT_EQ(retention.tokens_within(blocks, 7), retention.most_blocks(7) <= blocks ? 7 : 0);
     }
   }
-  EXPECT_GT((KvRetention{.windows = {20}, .tokens_in_flight = 16}.tokens_within(100)), 1'000'000);
+  EXPECT_EQ((KvRetention{.windows = {20}, .tokens_in_flight = 16}.tokens_within(100, 1'000'000)), 1'000'000);
 }
 
 TEST_F(KvCacheTest, TakesAllOrNothingInAllGroups) {

@@ -123,6 +123,11 @@ TEST(Validate, TellsNamedRoomThatIsNotBuilt) {
          s.layers[0].attention.window = 4096;
          s.layers[0].attention.kv_heads = 3;
        }},
+      {"layers.attention.window",
+       [](ModelSpec& s) {
+         s.layers.assign(most_windows + 1, s.layers[0]);
+         for (std::size_t i = 0; i < s.layers.size(); ++i) s.layers[i].attention.window = static_cast<int>(10 * i);
+       }},
       {"layers.0.attention.logit_softcap", [](ModelSpec& s) { s.layers[0].attention.logit_softcap = 50; }},
       {"layers.0.attention.query_norm", [](ModelSpec& s) { s.layers[0].attention.query_norm = rms_norm(); }},
       {"layers.0.attention.key_norm", [](ModelSpec& s) { s.layers[0].attention.key_norm = rms_norm(); }},

@@ -50,6 +50,34 @@ TEST(MemoryBudget, D1_RefusesBeforeLoadingWithTheTableAndWhatWouldFit) {
   }
 }
 
+TEST(MemoryBudget, D1_AdvisesASmallerCacheWhereTheUserAskedForTooLargeAOne) {
+  BudgetRequest request = decoder();
+  request.kv = 2000 * mib;
+  try {
+    static_cast<void>(split_memory(request));
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("kv_cache_memory (--kv-cache-memory) of at most 790.00 MiB"), std::string::npos) << text;
+    EXPECT_EQ(text.find("max_model_len"), std::string::npos) << text;
+  }
+  request.kv = 790 * mib;
+  EXPECT_EQ(split_memory(request).kv_blocks, 790);
+}
+
+TEST(MemoryBudget, GivesWindowedLayersTheirWindow) {
+  BudgetRequest request = decoder();
+  request.retention = {.windows = {0, 20}, .tokens_in_flight = 16};
+  EXPECT_EQ(split_memory(request).kv_blocks, 8 * (10 + 4));
+  request.budget = 119 * mib;  // with nine blocks: five places of the full group, four of the windowed one
+  try {
+    static_cast<void>(split_memory(request));
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("max_model_len=80 "), std::string::npos) << error.what();
+  }
+}
+
 TEST(MemoryBudget, D1_SaysWhenTheWeightsAloneAreTooLarge) {
   BudgetRequest request = decoder();
   request.budget = 50 * mib;
