@@ -108,7 +108,7 @@ TEST(EngineFaults, D3_AnAllocationThatFailsCostsTheRequestsOfThatStepAtMost) {
       while (client.open() > 0) {
         try {
           for (Progress& progress : client.wait(60.0)) news[progress.id - ids[0]].push_back(std::move(progress));
-        } catch (const std::bad_alloc&) {  // nothing is lost: it can be asked for again
+        } catch (const std::bad_alloc&) {  // NOLINT(bugprone-empty-catch): nothing is lost, it can be asked for again
         }
       }
       reached = failing.failed();
