@@ -60,6 +60,10 @@ void read_v1_memory(const fs::path& group, CgroupLimits& limits) {
   }
 }
 
+/// folder / path, without the separator that an empty path would leave at the end: where memory runs out while something
+/// is appended to such a path, libstdc++ 12 destroys a component that it has not made.
+fs::path under(const fs::path& folder, const fs::path& path) { return path.empty() ? folder : folder / path; }
+
 bool lists(const std::string& comma_separated, std::string_view name) {
   std::istringstream in(comma_separated);
   for (std::string item; std::getline(in, item, ',');)
@@ -83,10 +87,10 @@ CgroupLimits read_cgroup_limits(const fs::path& root) {
     // either way.
     const fs::path mount = root / (unified ? "sys/fs/cgroup" : "sys/fs/cgroup/" + controllers);
     for (fs::path path = fs::path(line.substr(second + 1)).relative_path();; path = path.parent_path()) {
-      const fs::path group = mount / path;
+      const fs::path group = under(mount, path);
       if (unified) {
         read_v2(group, limits);
-        read_v2(root / "sys/fs/cgroup/unified" / path, limits);  // beside version 1 mounts
+        read_v2(under(root / "sys/fs/cgroup/unified", path), limits);  // beside version 1 mounts
       }
       if (cpu) read_v1_cpu(group, limits);
       if (memory) read_v1_memory(group, limits);

@@ -46,7 +46,7 @@ class Logits {
 
 template <typename Number>
 bool same_bits(const std::vector<Number>& a, const std::vector<Number>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Number)) == 0;
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Number)) == 0);
 }
 
 class LogitKernelsOf : public ::testing::TestWithParam<KernelSet> {
