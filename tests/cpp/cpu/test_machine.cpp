@@ -6,6 +6,7 @@
 
 #include "cpu/cgroup.h"
 #include "cpu/machine.h"
+#include "failing_new.h"
 #include "lamella/error.h"
 
 namespace lamella::cpu {
@@ -56,6 +57,25 @@ TEST(Cgroups, Version1ReadsBothControllers) {
   const CgroupLimits limits = read_cgroup_limits(root.path());
   EXPECT_EQ(limits.cores, 0.5);
   EXPECT_EQ(limits.memory_left, 0U);
+}
+
+TEST(Cgroups, D3_MemoryThatRunsOutAnywhereIsNothingButThat) {  // the walk up ends with an empty path below the mount
+  const Root root;
+  root.write("proc/self/cgroup", "8:memory:/docker/abc\n5:cpu,cpuacct:/docker/abc\n0::/docker/abc\n");
+  root.write("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "50000\n");
+  root.write("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+  bool reached = true;
+  for (std::size_t before = 0; reached; ++before) {
+    const lamella::testing::FailingNew failing(before);
+    try {
+      // A stream that gets no memory reads nothing, and a limit that is not read is none.
+      EXPECT_EQ(read_cgroup_limits(root.path()).cores.value_or(0.5), 0.5) << "allocation " << before;
+    } catch (const std::bad_alloc&) {
+      EXPECT_TRUE(failing.failed());
+    }
+    reached = failing.failed();
+  }
+  EXPECT_EQ(read_cgroup_limits(root.path()).cores, 0.5);
 }
 
 TEST(Cgroups, NothingThereLimitsNothing) {

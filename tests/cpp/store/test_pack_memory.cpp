@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "../io/checkpoint_files.h"
+#include "base/scratch.h"
 #include "counting_new.h"
 #include "memory/resident_weights.h"
 #include "packing.h"
@@ -89,6 +90,18 @@ TEST(PackMemory, DoesNotGrowWithTheModel) {
       EXPECT_LE(peak_of(spec, kind.stored, kind.quantization, kind.dtype, 3), 3 * peak[size] + mebibyte / 2);
     }
     EXPECT_LE(peak[1], peak[0] + peak[0] / 4 + mebibyte / 2);
+  }
+}
+
+TEST(PackMemory, ABufferNeverTakesMoreThanTheLargestSizeThatItHad) {
+  std::vector<std::byte> buffer;
+  const HeapPeak peak;
+  std::size_t largest = 0;
+  for (const std::size_t size : {1000U, 700U, 1001U, 1700U, 3U, 1701U}) {
+    resize_scratch(buffer, size);
+    largest = std::max(largest, size);
+    EXPECT_EQ(buffer.size(), size);
+    EXPECT_EQ(peak.bytes(), largest);
   }
 }
 
