@@ -1,16 +1,16 @@
 // The linear kernel on weights that no cache holds, from one token (bound by memory) to many (bound by arithmetic).
 //   bench_linear [inputs outputs matrices threads [set [formats [tokens...]]]]
 // Default: 2048 8192 16, all cores, the best set, all formats (a list as "bf16,int4"). Prints GB/s of packed weights against
-// the read bandwidth measured before and after, and GFLOP/s against the fp32 register peak.
+// the read bandwidth measured before and after, and GFLOP/s against the register peak of the arithmetic that suits the format.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "base/thread_team.h"
+#include "bench_arguments.h"
 #include "cpu/machine.h"
 #include "lamella/error.h"
 #include "memory/allocation.h"
@@ -32,17 +32,18 @@ struct Case {
   const char* name;
   WeightFormat format;
   DataType dtype;
+  Arithmetic arithmetic;
 };
 constexpr Case all_cases[] = {
-    {"f32", formats::f32, DataType::f32},
-    {"f16", formats::f16, DataType::f16},
-    {"bf16", formats::bf16, DataType::bf16},
-    {"int8_weight_only", formats::int8_weight_only, DataType::bf16},
-    {"int8", formats::int8, DataType::bf16},
-    {"q8_0", formats::q8_0, DataType::bf16},
-    {"int4", formats::int4, DataType::bf16},
-    {"int4_a8", formats::int4_a8, DataType::bf16},
-    {"q4_1", formats::q4_1, DataType::bf16},
+    {"f32", formats::f32, DataType::f32, Arithmetic::f32},
+    {"f16", formats::f16, DataType::f16, Arithmetic::f32},
+    {"bf16", formats::bf16, DataType::bf16, Arithmetic::bf16},
+    {"int8_weight_only", formats::int8_weight_only, DataType::bf16, Arithmetic::bf16},
+    {"int8", formats::int8, DataType::bf16, Arithmetic::int8},
+    {"q8_0", formats::q8_0, DataType::bf16, Arithmetic::bf16},
+    {"int4", formats::int4, DataType::bf16, Arithmetic::bf16},
+    {"int4_a8", formats::int4_a8, DataType::bf16, Arithmetic::int8},
+    {"q4_1", formats::q4_1, DataType::bf16, Arithmetic::bf16},
 };
 
 struct Seconds {
@@ -55,24 +56,31 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
                     const Allocation& weights, const Allocation& x, const Allocation& y, std::int64_t tokens) {
   const auto matrix_bytes =
       static_cast<std::size_t>(PanelLayout(format, problem.outputs, problem.inputs).total_bytes());
-  const std::size_t each = scratch_bytes({.max_inputs = problem.inputs, .max_head_dim = 0, .max_outputs = 0});
-  const Allocation scratch(each * static_cast<std::size_t>(team.size()), "scratch");
+  const ScratchBounds bounds{.max_inputs = problem.inputs, .max_tokens = tokens};
+  const std::size_t each = scratch_bytes(bounds);
+  const Allocation scratch(each * static_cast<std::size_t>(team.size()), "scratch"),
+      shared(shared_bytes(bounds), "shared scratch");
   std::vector<double> seconds;
   const double begin = now();
-  while (seconds.size() < 3 || (now() - begin < 2.0 && seconds.size() < 30)) {
+  while (seconds.size() < 3 || (now() - begin < 1.0 && seconds.size() < 30)) {
     const double start = now();
     team.run([&](int index) {
       for (std::int64_t m = 0; m < problem.matrices; ++m) {
-        kernels.linear({.x = x.data(),
+        LinearArgs args{.x = x.data(),
                         .weight = {weights.data() + matrix_bytes * static_cast<std::size_t>(m), problem.outputs,
                                    problem.inputs, format},
                         .y = y.data(),
                         .y_f32 = false,
-                        .tokens = tokens},
-                       Worker{.index = index,
-                              .count = team.size(),
-                              .scratch = {scratch.data() + each * static_cast<std::size_t>(index), each}});
-        team.barrier();
+                        .tokens = tokens};
+        args.shared_inputs = share_inputs(args);
+        for (int phase = 0; phase < phases(args); ++phase) {
+          kernels.linear(args, Worker{.index = index,
+                                      .count = team.size(),
+                                      .scratch = {scratch.data() + each * static_cast<std::size_t>(index), each},
+                                      .shared = {shared.data(), shared.size()},
+                                      .phase = phase});
+          team.barrier();
+        }
       }
     });
     seconds.push_back(now() - start);
@@ -81,7 +89,7 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
   return {seconds.front(), seconds[seconds.size() / 2]};
 }
 
-void bench(const Problem& problem, KernelSet set, const Case& one, const std::vector<std::int64_t>& token_counts) {
+void run_case(const Problem& problem, KernelSet set, const Case& one, const std::vector<std::int64_t>& token_counts) {
   const KernelTable& kernels = kernel_table(set, one.dtype);
   const auto weight_count = static_cast<std::size_t>(problem.inputs * problem.outputs * problem.matrices);
   const auto most = static_cast<std::size_t>(*std::max_element(token_counts.begin(), token_counts.end()));
@@ -95,11 +103,12 @@ void bench(const Problem& problem, KernelSet set, const Case& one, const std::ve
               is_quantised(one.format) ? 0x1c1c1c1cu : 0x3f803f80u);
   std::fill_n(reinterpret_cast<std::uint32_t*>(x.data()), x.size() / 4, 0x3f803f80u);
   ThreadTeam team(problem.threads);
-  const double peak = measure_peak_flops(set, problem.threads);
-  std::printf("%s %s, activations %s, %lld x %lld x %lld matrices (%.0f MB), %d threads, peak %.0f GFLOP/s\n", kernels.name, one.name,
+  const double peak = measure_peak(set, one.arithmetic, problem.threads);
+  std::printf("%s %s, activations %s, %lld x %lld x %lld matrices (%.0f MB), %d threads, %s peak %.0f GFLOP/s, cores %.0f ns apart\n", kernels.name, one.name,
               std::string(to_string(one.dtype)).c_str(), static_cast<long long>(problem.outputs),
               static_cast<long long>(problem.inputs), static_cast<long long>(problem.matrices),
-              static_cast<double>(weights.size()) / 1e6, problem.threads, peak / 1e9);
+              static_cast<double>(weights.size()) / 1e6, problem.threads, to_string(one.arithmetic), peak / 1e9,
+              measure_core_latency().value_or(0.0) * 1e9);
   for (const std::int64_t tokens : token_counts) {
     const double before = measure_read_bandwidth(problem.threads);
     const auto [seconds, median] = time_rounds(team, kernels, problem, one.format, weights, x, y, tokens);
@@ -116,29 +125,20 @@ void bench(const Problem& problem, KernelSet set, const Case& one, const std::ve
 }  // namespace
 
 int main(int argc, char** argv) {
+  const lamella::bench::Arguments arguments{argc, argv};
   Problem problem;
-  if (argc > 4) {
-    problem = {.inputs = std::atoll(argv[1]),
-               .outputs = std::atoll(argv[2]),
-               .matrices = std::atoll(argv[3]),
-               .threads = std::atoi(argv[4])};
-    if (problem.threads == 0) problem.threads = usable_cores();
-  }
-  KernelSet set = available_kernel_sets().back();
-  for (const KernelSet each : available_kernel_sets())
-    if (argc > 5 && std::strcmp(argv[5], to_string(each)) == 0) set = each;
-  const std::string wanted = argc > 6 ? "," + std::string(argv[6]) + "," : "";
-  std::vector<std::int64_t> tokens;
-  for (int i = 7; i < argc; ++i) tokens.push_back(std::atoll(argv[i]));
-  if (tokens.empty()) tokens = {1, 2, 4, 8, 16, 32, 128, 512};
-  for (const Case& one : all_cases) {
-    if (!wanted.empty() && wanted.find("," + std::string(one.name) + ",") == std::string::npos) continue;
-    try {
-      bench(problem, set, one, tokens);
-    } catch (const Error& error) {
-      std::fprintf(stderr, "%s\n", error.what());
-      return 1;
-    }
+  problem = {.inputs = arguments.number(1, problem.inputs),
+             .outputs = arguments.number(2, problem.outputs),
+             .matrices = arguments.number(3, problem.matrices),
+             .threads = static_cast<int>(arguments.number(4, 0))};
+  if (problem.threads == 0) problem.threads = usable_cores();
+  try {
+    for (const Case& one : all_cases)
+      if (arguments.wants(6, one.name))
+        run_case(problem, arguments.kernel_set(5), one, arguments.numbers(7, {1, 2, 4, 8, 16, 32, 128, 512}));
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
   }
   return 0;
 }

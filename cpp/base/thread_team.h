@@ -4,26 +4,28 @@
 #include <sys/types.h>
 
 #include <atomic>
-#include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "base/epoch.h"
+
 namespace lamella {
 
-/// Meets all members of a team again and again. Spins briefly, since ops are short, then sleeps, so that a team with
-/// more threads than cores still moves on.
+/// Meets the members of a team again and again. They poll for a while, since ops are short, then sleep, so that a team
+/// with more threads than cores still moves on.
 class Barrier {
  public:
-  explicit Barrier(int members) : members_(members) {}
-  void wait();
+  /// Returns when so many threads have come. All name the same number.
+  void wait(int members) noexcept;
 
  private:
-  const int members_;
   std::atomic<int> arrived_{0};
-  std::atomic<std::uint32_t> generation_{0};
+  Epoch meetings_;
+  Patience patience_;
 };
 
 /// `size` threads, of which the caller is the first; the others sleep between calls of run().
@@ -37,21 +39,22 @@ class ThreadTeam {
 
   [[nodiscard]] int size() const noexcept { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls body(index) once on every member and returns when all have ended. The first exception of any member is
-  /// rethrown. A body that calls barrier() must call it equally often on every member, also when it fails.
-  void run(const std::function<void(int)>& body);
-  void barrier() { barrier_.wait(); }
+  /// Calls body(index) once on each of the first `members` members and returns when all have ended; the others sleep on.
+  /// The first exception of any member is rethrown. A body that calls barrier() must call it equally often on all of
+  /// them, also when it fails.
+  void run(int members, const std::function<void(int)>& body);
+  void run(const std::function<void(int)>& body) { run(size(), body); }
+  void barrier() noexcept { barrier_.wait(members_); }
 
  private:
-  void start_round();
   void stop();
   void work(int index);
   void call(int index) noexcept;
 
   Barrier barrier_, finished_;
+  int members_ = 1;  // of the round that runs
   const std::function<void(int)>* body_ = nullptr;
-  // Atomic waiting, not a condition variable: a forked child could not destroy one that its parent's threads wait on.
-  std::atomic<std::uint32_t> round_{0};
+  std::unique_ptr<Epoch[]> rounds_;  // of each member: those who take no part are not woken
   std::atomic<bool> stopping_{false};
   std::mutex failing_;
   std::exception_ptr failure_;

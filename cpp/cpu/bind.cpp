@@ -12,10 +12,21 @@ namespace {
 /// One op's operands by name instead of by number; every function below is one kind of op, or one that several share.
 class Binder {
  public:
-  Binder(const Plan& plan, const Op& op, const KernelTable& kernels, const Places& places)
-      : plan_(plan), op_(op), a_(op.attributes), kernels_(kernels), places_(places) {}
+  Binder(const Plan& plan, const Op& op, const Kernels& kernels, const Places& places)
+      : plan_(plan),
+        op_(op),
+        a_(op.attributes),
+        kernels_(kernels.table),
+        sbi_gemm_(kernels.options.sbi_gemm),
+        places_(places) {}
 
-  BoundOp operator()() const { return {.kernel = name(), .rows = rows(), .call = call()}; }
+  BoundOp operator()() const {
+    return {.kernel = name(),
+            .arithmetic = arithmetic(plan_, op_, kernels_),
+            .linear_way = kernels_.linear_way,
+            .rows = rows(),
+            .call = call()};
+  }
 
  private:
   /// "avx512/norm_qkv (int8)": the set, the op and the formats of its matrices.
@@ -57,7 +68,8 @@ class Binder {
                                             .head_dim = a_.head_dim,
                                             .rotary_dim = a_.rope->rotary_dim});
       case OpKind::kv_write:
-        return with(kernels_.kv_write, KvWriteArgs{.key = in(0), .value = in(1), .kv = kv(2, out(0)), .tokens = 0});
+        return with(kernels_.kv_write,
+                    KvWriteArgs{.key = in(0), .value = in(1), .kv = kv(2, op_.outputs.at(0)), .tokens = 0});
       case OpKind::split_heads: return with(kernels_.split_heads, heads_layout());
       case OpKind::merge_heads: return with(kernels_.merge_heads, heads_layout());
       case OpKind::attention: return with(kernels_.attention, attention());
@@ -85,6 +97,10 @@ class Binder {
                                                      .y = reinterpret_cast<float*>(out(0)),
                                                      .sequence_count = 0,
                                                      .width = out_width()});
+      case OpKind::best_token:
+        return with(kernels_.best_token,
+                    BestTokenArgs{
+                        .logits = floats(0), .y = reinterpret_cast<float*>(out(0)), .tokens = 0, .width = in_width()});
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::norm_mlp_up: return norm_mlp_up();
       case OpKind::output_residual:
@@ -92,7 +108,15 @@ class Binder {
                                                                  .output = projection(plan_.matrix(op_).id.slot),
                                                                  .residual = in(1),
                                                                  .y = out(0),
-                                                                 .tokens = 0});
+                                                                 .tokens = 0,
+                                                                 .sbi_gemm = sbi_gemm_});
+      case OpKind::greedy_head:
+        return with(kernels_.greedy_head,
+                    GreedyHeadArgs{.x = in(0),
+                                   .head = {.weight = places_.matrix(plan_.matrix(op_).id), .bias = only_vector()},
+                                   .y = reinterpret_cast<float*>(out(0)),
+                                   .tokens = 0,
+                                   .sbi_gemm = sbi_gemm_});
     }
     throw Error(ErrorCode::internal, concat("no CPU binding for ", to_string(op_.kind)));
   }
@@ -128,10 +152,12 @@ class Binder {
                                         .width = out_width()});
   }
   AnyCall linear() const {
-    return with(
-        kernels_.linear,
-        LinearArgs{
-            .x = in(0), .weight = places_.matrix(plan_.matrix(op_).id), .y = out(0), .y_f32 = is_f32(0), .tokens = 0});
+    return with(kernels_.linear, LinearArgs{.x = in(0),
+                                            .weight = places_.matrix(plan_.matrix(op_).id),
+                                            .y = out(0),
+                                            .y_f32 = is_f32(0),
+                                            .tokens = 0,
+                                            .sbi_gemm = sbi_gemm_});
   }
   HeadsLayoutArgs heads_layout() const {
     return {.x = in(0), .y = out(0), .tokens = 0, .heads = a_.heads, .head_dim = a_.head_dim};
@@ -139,7 +165,7 @@ class Binder {
   AttentionArgs attention() const {
     return {.query = in(0),
             .y = out(0),
-            .kv = kv(1, buffer(op_.inputs[4])),
+            .kv = kv(1, op_.inputs.at(4)),
             .scale = a_.scale,
             .causal = a_.causal,
             .window = a_.window,
@@ -159,10 +185,11 @@ class Binder {
                                                .angles = a_.rope ? floats(4) : nullptr,
                                                .rotary_dim = a_.rope ? a_.rope->rotary_dim : 0,
                                                .q = out(0),
-                                               .kv = kv(1, out(1)),
+                                               .kv = kv(1, op_.outputs.at(1)),
                                                .tokens = 0,
                                                .width = in_width(),
-                                               .heads = a_.heads});
+                                               .heads = a_.heads,
+                                               .sbi_gemm = sbi_gemm_});
   }
   AnyCall norm_mlp_up() const {
     const auto [weight, bias] = region_norm();
@@ -175,12 +202,14 @@ class Binder {
                                                     .up = projection(Slot::mlp_up),
                                                     .activation = a_.activation,
                                                     .y = out(0),
-                                                    .tokens = 0});
+                                                    .tokens = 0,
+                                                    .sbi_gemm = sbi_gemm_});
   }
 
   /// positions, sequences and block tables stand at inputs `first`...
-  KvLayout kv(std::size_t first, std::byte* cache) const {
-    return {.cache = cache,
+  KvLayout kv(std::size_t first, BufferId state) const {
+    return {.cache = buffer(state),
+            .type = plan_.buffer(state).type,
             .block_tables = ints(first + 2),
             .blocks_per_sequence = 0,
             .sequences = reinterpret_cast<const SequenceSpan*>(in(first + 1)),
@@ -204,7 +233,12 @@ class Binder {
     const WeightDeclaration* weight = is_vector(slot) ? plan_.weight(op_, slot) : nullptr;
     return weight == nullptr ? nullptr : places_.vector(weight->id);
   }
-  const float* only_vector() const { return places_.vector(plan_.weight(op_.weights.at(0)).id); }
+  /// The op's one vector, whatever its slot; nullptr where it has none.
+  const float* only_vector() const {
+    for (const WeightIndex index : op_.weights)
+      if (const WeightId& id = plan_.weight(index).id; is_vector(id.slot)) return places_.vector(id);
+    return nullptr;
+  }
 
   std::byte* buffer(BufferId id) const { return places_.buffer(id); }
   std::byte* in(std::size_t i) const { return buffer(op_.inputs.at(i)); }
@@ -225,8 +259,15 @@ class Binder {
   const Op& op_;
   const OpAttributes& a_;
   const KernelTable& kernels_;
+  bool sbi_gemm_;
   const Places& places_;
 };
+
+const PackedMatrix& main_matrix(const LinearArgs& args) { return args.weight; }
+const PackedMatrix& main_matrix(const NormQkvArgs& args) { return args.query.weight; }
+const PackedMatrix& main_matrix(const NormMlpUpArgs& args) { return args.up.weight; }
+const PackedMatrix& main_matrix(const OutputResidualArgs& args) { return args.output.weight; }
+const PackedMatrix& main_matrix(const GreedyHeadArgs& args) { return args.head.weight; }
 
 void resize(GatherRowsArgs& args, std::int64_t rows) { args.row_count = rows; }
 void resize(MeanPoolArgs& args, std::int64_t rows) { args.sequence_count = rows; }
@@ -237,7 +278,7 @@ void resize(Arguments& args, std::int64_t rows) {
 
 }  // namespace
 
-void BoundOp::resize(const StepShape& shape) {
+void BoundOp::resize(const StepShape& shape, int workers) {
   std::visit(
       [&](auto& bound) {
         cpu::resize(bound.arguments, evaluate(rows, shape));
@@ -245,15 +286,52 @@ void BoundOp::resize(const StepShape& shape) {
           bound.arguments.kv.sequence_count = shape.sequences;
           bound.arguments.kv.blocks_per_sequence = shape.kv_blocks;
         }
+        if constexpr (requires { bound.arguments.shared_inputs; })
+          bound.arguments.shared_inputs = share_inputs(bound.arguments);
+        if constexpr (requires { bound.arguments.split; })
+          bound.arguments.split = split_contexts(bound.arguments, shape.kv_tokens, workers);
       },
       call);
+}
+
+std::string BoundOp::description() const {
+  return std::visit(
+      [&](const auto& bound) {
+        if constexpr (requires { bound.arguments.shared_inputs; }) {
+          const auto& args = bound.arguments;
+          if (linear_way == nullptr || args.tokens == 0) return kernel;
+          const std::int64_t tile = args.shared_inputs ? shared_tile_tokens : token_tile;
+          const LinearWay way = linear_way(main_matrix(args).format, std::min(args.tokens, tile), args.sbi_gemm);
+          return concat(kernel, ": ", way.whole_panels ? "SBI-GeMM" : "blocked GeMM", " of ", way.operands, ", ",
+                        way.outputs, " x ", way.tokens, args.shared_inputs ? ", inputs made together" : "");
+        } else if constexpr (requires { bound.arguments.split; }) {
+          return kernel + (bound.arguments.split ? ": contexts split over workers" : "");
+        } else {
+          return kernel;
+        }
+      },
+      call);
+}
+
+int BoundOp::phases() const {
+  return std::visit([](const auto& bound) { return cpu::phases(bound.arguments); }, call);
 }
 
 void BoundOp::run(const Worker& worker) const {
   std::visit([&](const auto& bound) { bound.kernel(bound.arguments, worker); }, call);
 }
 
-BoundOp bind(const Plan& plan, const Op& op, const KernelTable& kernels, const Places& places) {
+Arithmetic arithmetic(const Plan& plan, const Op& op, const KernelTable& kernels) {
+  if (kernels.linear_way == nullptr || op.kind == OpKind::embed) return Arithmetic::f32;
+  if (op.kind == OpKind::attention || op.kind == OpKind::layout_attention)
+    return kernels.attention_arithmetic(plan.buffer(op.inputs.back()).type);
+  for (const WeightIndex index : op.weights)
+    if (const WeightDeclaration& weight = plan.weight(index); !is_vector(weight.id.slot))
+      return kernels.linear_way(weight.format, 1, true).arithmetic;
+  return Arithmetic::f32;
+}
+
+BoundOp bind(const Plan& plan, const Op& op, const Kernels& kernels, const Places& places) {
   return Binder(plan, op, kernels, places)();
 }
 

@@ -19,9 +19,9 @@ int team_size(int threads) {
 CpuDevice::CpuDevice(const CpuOptions& options)
     : kernels_(options.kernels ? *options.kernels : default_kernel_set()), team_(team_size(options.threads)) {}
 
-std::unique_ptr<Executor> CpuDevice::executor(Plan plan, const Borrowed& memory) {
-  const KernelTable& kernels = kernel_table(kernels_, dtype_of(plan));
-  return std::make_unique<CpuExecutor>(std::move(plan), memory, team_, kernels);
+std::unique_ptr<Executor> CpuDevice::executor(Plan plan, const Borrowed& memory, const ExecutorOptions& options) {
+  const Kernels kernels{kernel_table(kernels_, dtype_of(plan)), options};
+  return std::make_unique<CpuExecutor>(std::move(plan), memory, team_, kernels, Members::as_cores);
 }
 
 std::size_t CpuDevice::workspace_bytes(const Plan& plan) const {
@@ -32,8 +32,11 @@ std::uint64_t CpuDevice::available_memory() const { return cpu::available_memory
 
 Roofline CpuDevice::measure_roofline(std::optional<std::uint64_t> left_of_budget) {
   const std::size_t buffer = bandwidth_buffer(available_memory(), left_of_budget);
+  const auto peak = [&](Arithmetic arithmetic) { return measure_peak(kernels_, arithmetic, team_.size()); };
   return {.bytes_per_s = buffer == 0 ? 0.0 : measure_read_bandwidth(team_.size(), buffer),
-          .flops_per_s = measure_peak_flops(kernels_, team_.size())};
+          .f32_flops_per_s = peak(Arithmetic::f32),
+          .bf16_flops_per_s = peak(Arithmetic::bf16),
+          .int8_ops_per_s = peak(Arithmetic::int8)};
 }
 
 std::string CpuDevice::name() const {

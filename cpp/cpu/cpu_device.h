@@ -20,7 +20,8 @@ class CpuDevice final : public Device {
   /// run.
   explicit CpuDevice(const CpuOptions& options);
 
-  [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory) override;
+  [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory,
+                                                   const ExecutorOptions& options) override;
   [[nodiscard]] bool has_fused_kernels() const noexcept override { return kernels_ != KernelSet::reference; }
   [[nodiscard]] std::size_t workspace_bytes(const Plan& plan) const override;
   [[nodiscard]] std::uint64_t available_memory() const override;

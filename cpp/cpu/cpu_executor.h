@@ -11,12 +11,18 @@
 
 namespace lamella::cpu {
 
-/// Walks the plan with a team of threads, a barrier after each op. Owns the plan alone: memory and team are borrowed,
-/// outlive it and may serve other executors in turn. The workspace holds the plan's buffers, then each thread's scratch.
+/// Who of a team takes part in a step: all, or no more than the cores that the calling thread may use at that moment.
+/// More would wait for each other at every barrier. Results are the same.
+enum class Members : std::uint8_t { all, as_cores };
+
+/// Walks the plan with a team of threads, a barrier after each phase of an op. Owns the plan alone: memory and team are
+/// borrowed, outlive it and may serve other executors in turn. The workspace holds the plan's buffers, then the memory
+/// that threads share within an op, then each thread's scratch.
 class CpuExecutor final : public Executor {
  public:
-  /// `kernels` is of the plan's dtype and only read here.
-  CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, const KernelTable& kernels);
+  /// The kernels' table is of the plan's dtype and only read here.
+  CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, const Kernels& kernels,
+              Members members = Members::all);
 
   /// Bytes of workspace that such an executor needs with so many threads.
   [[nodiscard]] static std::size_t workspace_bytes(const Plan& plan, int threads);
@@ -24,23 +30,29 @@ class CpuExecutor final : public Executor {
   [[nodiscard]] const Plan& plan() const noexcept override { return plan_; }
   std::span<const float> run(const StepInput& step) override;
   std::vector<double> run_timed(const StepInput& step) override;
-  [[nodiscard]] std::string kernel_name(std::size_t op) const override { return ops_.at(op).kernel; }
+  [[nodiscard]] std::string kernel_name(std::size_t op) const override { return ops_.at(op).description(); }
+  [[nodiscard]] Arithmetic arithmetic(std::size_t op) const override { return ops_.at(op).arithmetic; }
 
  private:
-  void prepare(const StepInput& step);
-  void execute(std::vector<double>* seconds);
+  /// How many threads take part in a step that begins now.
+  [[nodiscard]] int workers() const;
+  void prepare(const StepInput& step, int workers);
+  void execute(int workers, std::vector<double>* seconds);
   [[nodiscard]] std::span<const float> output(const StepShape& shape) const;
 
   Plan plan_;
   BufferPlan buffers_;
   ThreadTeam& team_;
+  Members members_;
   std::byte* activations_;
+  std::byte* shared_;
+  std::size_t shared_size_;
   std::size_t scratch_each_;
   std::byte* scratch_;
   std::vector<BoundOp> ops_;
 };
 
-/// Scratch that one worker needs for any op of the plan.
-[[nodiscard]] ScratchBounds scratch_bounds(const Plan& plan);
+/// What scratch, and the memory shared by so many workers, must hold for any op of the plan.
+[[nodiscard]] ScratchBounds scratch_bounds(const Plan& plan, int workers);
 
 }  // namespace lamella::cpu

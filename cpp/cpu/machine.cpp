@@ -1,8 +1,5 @@
 #include "cpu/machine.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -11,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/affinity.h"
 #include "base/check.h"
 #include "base/thread_team.h"
 #include "cpu/cgroup.h"
@@ -23,17 +21,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-int affine_cores() {
-  // The mask's size is the kernel's, which may exceed cpu_set_t's 1024.
-  for (std::size_t cores = 1024; cores <= std::size_t{1} << 20; cores *= 2) {
-    std::vector<unsigned long> mask(cores / (8 * sizeof(unsigned long)));
-    auto* set = reinterpret_cast<cpu_set_t*>(mask.data());
-    const std::size_t bytes = mask.size() * sizeof(unsigned long);
-    if (sched_getaffinity(0, bytes, set) == 0) return CPU_COUNT_S(bytes, set);
-  }
-  return static_cast<int>(std::thread::hardware_concurrency());
-}
 
 /// A figure of /proc/meminfo in bytes.
 std::uint64_t memory_figure(const std::string& key) {
@@ -68,6 +55,12 @@ double best_pass_seconds(int threads, double seconds, const Pass& pass) {
     }
   });
   return best;
+}
+
+double median(std::vector<double>& values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
 }
 
 void check_threads(int threads) {
@@ -134,14 +127,55 @@ double measure_read_bandwidth(int threads, std::size_t bytes, double seconds) {
   return static_cast<double>(each * static_cast<std::size_t>(threads)) / best;
 }
 
-double measure_peak_flops(KernelSet set, int threads, double seconds) {
+double measure_peak(KernelSet set, Arithmetic arithmetic, int threads, double seconds) {
   constexpr std::int64_t rounds = 200'000;  // about a millisecond
   check_threads(threads);
-  const Probes& probe = probes(set == KernelSet::reference ? KernelSet::baseline : set);
+  const Probes& all = probes(set == KernelSet::reference ? KernelSet::baseline : set);
+  const PeakProbe& probe = arithmetic == Arithmetic::f32    ? all.f32
+                           : arithmetic == Arithmetic::bf16 ? all.bf16
+                                                            : all.int8;
   std::atomic<float> used{0.0F};
-  const double best =
-      best_pass_seconds(threads, seconds, [&](int) { used = probe.chain_multiply_adds(rounds, 0.5F, 1.0F); });
-  return static_cast<double>(rounds * probe.flops_a_round * threads) / best;
+  const double best = best_pass_seconds(threads, seconds, [&](int) { used = probe.run(rounds, 0.5F, 1.0F); });
+  return static_cast<double>(rounds * probe.operations_a_round * threads) / best;
+}
+
+double measure_barrier(int threads) {
+  constexpr int barriers = 1000, batches = 51;
+  check_threads(threads);
+  ThreadTeam team(threads);
+  std::vector<double> seconds;
+  seconds.reserve(batches);
+  team.run([&](int thread) {
+    for (int batch = 0; batch < batches; ++batch) {
+      const Clock::time_point start = Clock::now();
+      for (int i = 0; i < barriers; ++i) team.barrier();
+      if (thread == 0) seconds.push_back(seconds_since(start) / barriers);
+    }
+  });
+  return median(seconds);
+}
+
+std::optional<double> measure_core_latency() {
+  constexpr int rounds = 200, batches = 51;
+  if (usable_cores() < 2) return std::nullopt;
+  ThreadTeam team(2);
+  std::atomic<int> ball{0};
+  std::vector<double> seconds;
+  seconds.reserve(batches);
+  team.run([&](int thread) {
+    for (int batch = 0; batch < batches; ++batch) {
+      const Clock::time_point start = Clock::now();
+      for (int round = 0; round < rounds; ++round) {
+        const int mine = 2 * (batch * rounds + round) + thread;
+        while (ball.load(std::memory_order_acquire) != mine) {
+          // nothing: a pause would count
+        }
+        ball.store(mine + 1, std::memory_order_release);
+      }
+      if (thread == 0) seconds.push_back(seconds_since(start) / (2.0 * rounds));
+    }
+  });
+  return median(seconds);
 }
 
 }  // namespace lamella::cpu

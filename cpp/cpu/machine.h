@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "base/arithmetic.h"
 #include "cpu/kernels/contracts.h"
 
 namespace lamella::cpu {
@@ -33,8 +34,18 @@ inline constexpr int most_threads = 1024;
 [[nodiscard]] double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30,
                                             double seconds = 0.4);
 
-/// fp32 FLOP/s of `threads` threads that do nothing but multiply-adds in registers with the vectors of `set` (not
-/// reference). Errors: invalid_argument for less than a thread, out_of_memory.
-[[nodiscard]] double measure_peak_flops(KernelSet set, int threads, double seconds = 0.2);
+/// Operations a second (a multiplication and an addition are two) of `threads` threads that do nothing but multiply-adds
+/// in registers with the vectors of `set` (not reference); fp32 ones in place of bf16 on sets without an instruction for
+/// those. Errors: invalid_argument for less than a thread,
+/// out_of_memory.
+[[nodiscard]] double measure_peak(KernelSet set, Arithmetic arithmetic, int threads, double seconds = 0.2);
+
+/// Seconds from a store on one thread until another thread sees it: half of a round trip, the median of many. It tells
+/// whether two cores share a cache. Empty where this process may use one core only. Errors: out_of_memory.
+[[nodiscard]] std::optional<double> measure_core_latency();
+
+/// Seconds that a team of so many threads takes to meet at its barrier, all of them with nothing to do between two: the
+/// median of many batches. Errors: invalid_argument for less than a thread, out_of_memory.
+[[nodiscard]] double measure_barrier(int threads);
 
 }  // namespace lamella::cpu

@@ -30,6 +30,7 @@ lamella_engine_options c_defaults() {
   options.struct_size = sizeof options;
   options.threads = own.threads;
   options.dtype = LAMELLA_DTYPE_AUTO;
+  options.kv_cache_dtype = LAMELLA_DTYPE_AUTO;
   options.max_num_seqs = own.max_num_seqs;
   options.max_model_len = own.max_model_len;
   options.max_num_batched_tokens = own.max_num_batched_tokens;
@@ -37,14 +38,15 @@ lamella_engine_options c_defaults() {
   return options;
 }
 
-std::optional<DataType> dtype_from(std::int32_t dtype) {
+std::optional<DataType> dtype_from(const char* field, std::int32_t dtype) {
   switch (dtype) {
     case LAMELLA_DTYPE_AUTO: return std::nullopt;
     case LAMELLA_DTYPE_F32: return DataType::f32;
     case LAMELLA_DTYPE_F16: return DataType::f16;
     case LAMELLA_DTYPE_BF16: return DataType::bf16;
+    case LAMELLA_DTYPE_I8: return DataType::i8;
     default:
-      throw Error(ErrorCode::invalid_argument, concat("dtype is ", dtype, "; expected a LAMELLA_DTYPE_ constant"));
+      throw Error(ErrorCode::invalid_argument, concat(field, " is ", dtype, "; expected a LAMELLA_DTYPE_ constant"));
   }
 }
 
@@ -52,10 +54,9 @@ EngineOptions options_from(const lamella_engine_options& options) {
   const auto bytes = [](std::uint64_t count) { return count == 0 ? std::nullopt : std::optional(count); };
   if (options.prefix_caching != 0 && options.prefix_caching != 1)
     throw Error(ErrorCode::invalid_argument, concat("prefix_caching is ", options.prefix_caching, "; expected 0 or 1"));
-  if (options.reserved != 0)
-    throw Error(ErrorCode::invalid_argument, concat("reserved is ", options.reserved, "; expected 0"));
   return {.threads = options.threads,
-          .dtype = dtype_from(options.dtype),
+          .dtype = dtype_from("dtype", options.dtype),
+          .kv_cache_dtype = dtype_from("kv_cache_dtype", options.kv_cache_dtype),
           .max_num_seqs = options.max_num_seqs,
           .max_model_len = options.max_model_len,
           .max_num_batched_tokens = options.max_num_batched_tokens,

@@ -18,10 +18,12 @@ namespace {
 EngineConfig config_from(const EngineOptions& options, const PackedStore& store) {
   EngineConfig config = config_of(store);
   if (options.dtype) {
-    if (*options.dtype == DataType::i32)
-      throw Error(ErrorCode::invalid_argument, "dtype is int32; expected float32, float16 or bfloat16");
+    if (*options.dtype == DataType::i32 || *options.dtype == DataType::i8)
+      throw Error(ErrorCode::invalid_argument,
+                  concat("dtype is ", to_string(*options.dtype), "; expected float32, float16 or bfloat16"));
     config.dtype = *options.dtype;
   }
+  config.kv_cache_dtype = options.kv_cache_dtype;
   config.max_num_seqs = options.max_num_seqs;
   config.max_model_len = options.max_model_len;
   config.max_num_batched_tokens = options.max_num_batched_tokens;

@@ -26,6 +26,12 @@ inline constexpr std::int64_t tile_outputs = 16;
 inline constexpr std::int64_t panel_tiles = 4;
 inline constexpr std::int64_t panel_outputs = tile_outputs * panel_tiles;
 
+/// Lowest bit, within a word of so many inputs, of its input number `index`.
+[[nodiscard, gnu::always_inline]] constexpr std::int64_t bit_offset(std::int64_t word_inputs,
+                                                                    std::int64_t index) noexcept {
+  return word_inputs == 8 ? index % 4 * 8 + index / 4 * 4 : index * (32 / word_inputs);
+}
+
 /// Where everything of a packed matrix lies, in bytes from its start.
 struct PanelLayout {
   std::int64_t outputs = 0, inputs = 0;
@@ -102,7 +108,7 @@ struct PanelLayout {
 
   /// Lowest bit, within a word, of the word's input number `index`.
   [[nodiscard, gnu::always_inline]] std::int64_t bit_offset(std::int64_t index) const noexcept {
-    return word_inputs == 8 ? index % 4 * 8 + index / 4 * 4 : index * (32 / word_inputs);
+    return lamella::bit_offset(word_inputs, index);
   }
 };
 

@@ -99,6 +99,12 @@ void Builder::head(BufferId x, PlanOutput output) {
       x = norm(spec.head.norm, Slot::final_norm, x);                         // [R, H]
       return finish(vocabulary_logits(spec.head, x));                        // [R, V] float32
     }
+    case PlanOutput::greedy: {
+      x = gather_rows(x, options.dtype);                                     // [R, H]
+      x = norm(spec.head.norm, Slot::final_norm, x);                         // [R, H]
+      begin(Region::head);
+      return finish(best_token(vocabulary_logits(spec.head, x)));            // [R, 2] float32
+    }
     case PlanOutput::hidden: return finish(gather_rows(norm(spec.head.norm, Slot::final_norm, x), DataType::f32));
     case PlanOutput::mean: return finish(mean_pool(norm(spec.head.norm, Slot::final_norm, x)));
     case PlanOutput::pooler: {
@@ -114,6 +120,7 @@ void Builder::head(BufferId x, PlanOutput output) {
 std::string_view to_string(PlanOutput output) noexcept {
   switch (output) {
     case PlanOutput::logits: return "logits";
+    case PlanOutput::greedy: return "greedy";
     case PlanOutput::hidden: return "hidden";
     case PlanOutput::mean: return "mean";
     case PlanOutput::pooler: return "pooler";
@@ -122,7 +129,7 @@ std::string_view to_string(PlanOutput output) noexcept {
 }
 
 void require_output(const ModelSpec& spec, PlanOutput output) {
-  if (output == PlanOutput::logits && spec.head.kind != HeadKind::logits)
+  if ((output == PlanOutput::logits || output == PlanOutput::greedy) && spec.head.kind != HeadKind::logits)
     throw Error(ErrorCode::unsupported_model, concat(spec.family, " is an encoder: it has no logits; use encode()"));
   if (output == PlanOutput::pooler && !spec.head.pooler)
     throw Error(ErrorCode::unsupported_model,

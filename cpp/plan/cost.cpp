@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "memory/kv_layout.h"
 #include "memory/panels.h"
 
 namespace lamella {
@@ -55,6 +56,17 @@ std::int64_t kv_tokens_read(const StepShape& shape, std::int32_t window) {
   return std::min(shape.kv_tokens, (Count(shape.sequences) * (window - 1) + shape.tokens).value());
 }
 
+/// K and V of one token in the op's KV state, as the cache stores them; 0 for ops without one.
+std::int64_t kv_bytes_a_token(const Plan& plan, const Op& op) {
+  for (const std::vector<BufferId>* operands : {&op.inputs, &op.outputs})
+    for (const BufferId id : *operands) {
+      const Buffer& buffer = plan.buffer(id);
+      if (buffer.kind != BufferKind::state) continue;
+      return kv_token_bytes(buffer.type, op.attributes.kv_heads, op.attributes.head_dim);
+    }
+  return 0;
+}
+
 /// FLOPs of a norm, an activation or an addition are counted as this many an element; they never bound a step.
 constexpr std::int64_t elementwise_flops = 4;
 
@@ -88,7 +100,7 @@ Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
     if (plan.buffer(id).kind != BufferKind::state) written = written + byte_count(plan.buffer(id), shape);
 
   const OpAttributes& a = op.attributes;
-  const Count kv_row_bytes = Count(2) * a.kv_heads * a.head_dim * std::int64_t(size_of(dtype_of(plan)));
+  const Count kv_row_bytes = kv_bytes_a_token(plan, op);
   switch (op.kind) {
     case OpKind::attention:
     case OpKind::layout_attention:
@@ -103,9 +115,11 @@ Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
     case OpKind::linear:
     case OpKind::norm_mlp_up:
     case OpKind::output_residual:
+    case OpKind::greedy_head:
       flops = matrix_flops(plan, op, evaluate(plan.buffer(op.inputs.front()).shape.front(), shape));
       break;
     case OpKind::embed: break;
+    case OpKind::best_token: flops = element_count(plan.buffer(op.inputs.front()), shape); break;
     case OpKind::gather_rows:  // reads the gathered rows, not all of x
       read = read + (byte_count(plan.buffer(op.outputs[0]), shape) - byte_count(plan.buffer(op.inputs[0]), shape));
       break;

@@ -28,16 +28,18 @@ enum class OpKind : std::uint8_t {
   residual,      // a, b -> a + b
   gather_rows,   // x [T, H], row_indices -> [R, H]
   mean_pool,     // x [T, H], step tables -> [S, H] float32
-  // Deep-Fusion's regions (the paper's III-D): each replaces a run of the ops above
+  best_token,    // logits [R, V] float32 -> [R, 2] float32: the best logit and, in the bits of a float, its token
+  // Deep-Fusion's regions (the paper's III-D, and the head): each replaces a run of the ops above
   norm_qkv,          // x [T, H], angles?, step tables -> q [T, Q], (kv state)
   layout_attention,  // q [T, Q], step tables, kv state -> [T, Q]
   norm_mlp_up,       // x [T, H] -> [T, I]
   output_residual,   // x [T, in], residual [T, H] -> [T, H]
+  greedy_head,       // x [R, H] -> [R, 2] float32, as best_token
 };
 [[nodiscard]] std::string_view to_string(OpKind kind) noexcept;
 
 /// The Deep-Fusion region that an op belongs to; `none` is never fused.
-enum class Region : std::uint8_t { none, qkv, attention, mlp_up, output };
+enum class Region : std::uint8_t { none, qkv, attention, mlp_up, output, head };
 [[nodiscard]] std::string_view to_string(Region region) noexcept;
 
 /// Index into Plan::buffers and Plan::weights.

@@ -65,10 +65,12 @@ std::string_view to_string(OpKind kind) noexcept {
     case OpKind::residual: return "residual";
     case OpKind::gather_rows: return "gather_rows";
     case OpKind::mean_pool: return "mean_pool";
+    case OpKind::best_token: return "best_token";
     case OpKind::norm_qkv: return "norm_qkv";
     case OpKind::layout_attention: return "layout_attention";
     case OpKind::norm_mlp_up: return "norm_mlp_up";
     case OpKind::output_residual: return "output_residual";
+    case OpKind::greedy_head: return "greedy_head";
   }
   return "?";
 }
@@ -80,6 +82,7 @@ std::string_view to_string(Region region) noexcept {
     case Region::attention: return "attention";
     case Region::mlp_up: return "mlp_up";
     case Region::output: return "output";
+    case Region::head: return "head";
   }
   return "?";
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "memory/kv_layout.h"
 
 namespace lamella {
 
@@ -129,11 +130,12 @@ KvGroups::Place PlanWriter::kv_place() const { return kv_groups_.layers.at(stati
 /// share with a layer of every other KV group; a bidirectional layer needs its keys and values only within the step, so
 /// all such layers share one.
 BufferId PlanWriter::kv_state(const AttentionSpec& attention) {
+  const DataType type = options.kv_dtype.value_or(options.dtype);
   return shared({attention.causal ? concat("kv.", kv_place().slot) : std::string("kv.step"),
                  BufferKind::state,
-                 options.dtype,
+                 type,
                  {fixed(options.kv_pool_blocks), fixed(2), fixed(attention.kv_heads), fixed(kv_block_tokens),
-                  fixed(attention.head_dim)}});
+                  fixed(kv_row_elements(type, attention.head_dim))}});
 }
 
 std::vector<BufferId> PlanWriter::with_step_tables(std::vector<BufferId> inputs) {
@@ -220,6 +222,12 @@ BufferId PlanWriter::vocabulary_logits(const HeadSpec& head, BufferId x) {
   const BufferId biased = define("logits+b", DataType::f32, buffer(y).shape);
   append(OpKind::add_bias, {y}, {biased}).weights = {weight(Slot::head_bias)};
   return biased;
+}
+
+BufferId PlanWriter::best_token(BufferId logits) {
+  const BufferId y = define("best", DataType::f32, {sized(Symbol::rows), fixed(2)});
+  append(OpKind::best_token, {logits}, {y});
+  return y;
 }
 
 void PlanWriter::finish(BufferId x) {

@@ -47,6 +47,7 @@ class PlanWriter {
   BufferId gather_rows(BufferId x, DataType type);
   BufferId mean_pool(BufferId x);
   BufferId vocabulary_logits(const HeadSpec& head, BufferId x);
+  BufferId best_token(BufferId logits);
   /// Makes `x` the plan's output, under the output's name.
   void finish(BufferId x);
   [[nodiscard]] Plan take();

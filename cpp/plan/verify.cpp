@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "memory/kv_layout.h"
 #include "plan/cost.h"
 
 namespace lamella {
@@ -46,6 +47,9 @@ class OpVerifier {
         return arity(2, 1), shape(in(1), sequence_table()),
                shape(out(0), {sized(Symbol::sequences), in(0).shape.back()}), numbers(in(0)),
                type(in(1), DataType::i32), type(out(0), DataType::f32);
+      case OpKind::best_token:
+        return arity(1, 1), type(in(0), DataType::f32), shape(in(0), {sized(Symbol::rows), in(0).shape.back()}),
+               best(out(0));
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::layout_attention:
         return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), numbers(out(0)),
@@ -54,6 +58,7 @@ class OpVerifier {
       case OpKind::output_residual:
         return arity(2, 1), projection(in(0), out(0)), same(in(1), out(0)), numbers(in(0)), numbers(out(0)),
                vectors(width(out(0)));
+      case OpKind::greedy_head: return arity(1, 1), greedy_head();
     }
     expect(false, "has no rule in verify");
   }
@@ -138,9 +143,9 @@ class OpVerifier {
 
   void state(const Buffer& buffer) const {
     expect(buffer.kind == BufferKind::state, "wants a KV state, not ", buffer.name);
-    numbers(buffer);
+    expect(buffer.type != DataType::i32, "wants numbers in ", buffer.name, ", which is ", to_string(buffer.type));
     expect(buffer.shape.size() == 5 && buffer.shape[2] == fixed(op_.attributes.kv_heads) &&
-               buffer.shape[4] == fixed(op_.attributes.head_dim),
+               buffer.shape[4] == fixed(kv_row_elements(buffer.type, op_.attributes.head_dim)),
            "wants another KV state than ", buffer.name, " ", shape_text(buffer));
   }
   /// positions, sequences, block_tables at inputs `first`...
@@ -189,6 +194,18 @@ class OpVerifier {
     norm_weights(width(in(0)));
     matrix(Slot::mlp_up, width(in(0)), width(out(0)));
     if (op_.attributes.gated) matrix(Slot::mlp_gate, width(in(0)), width(out(0)));
+  }
+
+  void best(const Buffer& buffer) const {
+    type(buffer, DataType::f32);
+    shape(buffer, {sized(Symbol::rows), fixed(2)});
+  }
+  void greedy_head() const {
+    const WeightDeclaration& head = plan_.matrix(op_);
+    numbers(in(0));
+    shape(in(0), {sized(Symbol::rows), fixed(head.columns)});
+    vectors(head.rows);
+    best(out(0));
   }
 
   const Plan& plan_;

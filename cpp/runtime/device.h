@@ -15,11 +15,20 @@
 
 namespace lamella {
 
-/// The two roofs that bound every op: memory reads in bytes/s and fp32 multiply-adds in FLOP/s, both measured on this
-/// machine; 0 where one was not measured.
+/// The roofs that bound every op: memory reads in bytes/s and multiply-adds of each arithmetic in operations/s,
+/// measured on this machine; 0 where one was not measured.
 struct Roofline {
   double bytes_per_s = 0.0;
-  double flops_per_s = 0.0;
+  double f32_flops_per_s = 0.0, bf16_flops_per_s = 0.0, int8_ops_per_s = 0.0;
+
+  [[nodiscard]] constexpr double peak(Arithmetic arithmetic) const noexcept {
+    switch (arithmetic) {
+      case Arithmetic::f32: return f32_flops_per_s;
+      case Arithmetic::bf16: return bf16_flops_per_s;
+      case Arithmetic::int8: return int8_ops_per_s;
+    }
+    return 0.0;
+  }
 };
 
 /// The memory that an executor works on and does not own.
@@ -29,12 +38,19 @@ struct Borrowed {
   std::span<std::byte> workspace;
 };
 
+/// What a device may leave out, to show what it is worth. No bit depends on it.
+struct ExecutorOptions {
+  /// Linears of few tokens walk the weights once (the paper's III-C); false: they go as those of many do.
+  bool sbi_gemm = true;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
   /// An executor for the plan; what it borrows must outlive it. The workspace, at least workspace_bytes(plan) long,
   /// may serve other executors in turn: nothing in it lasts from one run to the next but the output.
-  [[nodiscard]] virtual std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory) = 0;
+  [[nodiscard]] virtual std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory,
+                                                           const ExecutorOptions& options) = 0;
   /// Whether the device has kernels for Deep-Fusion's regions.
   [[nodiscard]] virtual bool has_fused_kernels() const noexcept = 0;
   /// Bytes of inputs, activations and scratch that executor(plan) needs.
@@ -45,7 +61,7 @@ class Device {
   [[nodiscard]] virtual ThreadTeam& team() noexcept = 0;
   /// What tokens are chosen with, on the host's processor.
   [[nodiscard]] virtual const LogitKernels& logit_kernels() const noexcept = 0;
-  /// Measures both roofs; takes about a second, and for its while memory: at most a quarter of what is available and all
+  /// Measures all roofs; takes about a second, and for its while memory: at most a quarter of what is available and all
   /// that a memory budget leaves. Where that is too little to measure memory with, bytes_per_s is 0.
   [[nodiscard]] virtual Roofline measure_roofline(std::optional<std::uint64_t> left_of_budget) = 0;
   /// "cpu (avx512, 2 threads)".

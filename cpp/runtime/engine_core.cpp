@@ -25,6 +25,9 @@ EngineConfig resolved(EngineConfig config, const ModelSpec& spec) {
     if (value < least || value > most)
       throw Error(ErrorCode::invalid_argument, concat(field, " is ", value, "; expected ", least, " to ", most));
   };
+  if (config.kv_cache_dtype == DataType::i32)
+    throw Error(ErrorCode::invalid_argument,
+                "kv_cache_dtype is int32; expected float32, float16, bfloat16 or int8, or none for the dtype");
   if (config.max_model_len == 0) config.max_model_len = spec.max_positions;
   within("max_model_len", config.max_model_len, 1, spec.max_positions);
   within("max_num_seqs", config.max_num_seqs, 1, 4096);
@@ -77,7 +80,8 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
   for (const PlanOutput output : outputs())
     executors_[output] = device_->executor(
         make_plan(output),
-        {.weights = *weights_, .kv = *kv_memory_, .workspace = {workspace_.data(), workspace_.size()}});
+        {.weights = *weights_, .kv = *kv_memory_, .workspace = {workspace_.data(), workspace_.size()}},
+        {.sbi_gemm = config_.sbi_gemm});
   fill(*weights_, device_->team());
 
   rules_ = {.family = spec_.family,
@@ -96,7 +100,8 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
                   .vocabulary = spec_.vocab,
                   .steps_in_flight = config_.steps_in_flight,
                   .clock = now_seconds,
-                  .logit_kernels = &device_->logit_kernels()},
+                  .logit_kernels = &device_->logit_kernels(),
+                  .greedy = is_encoder() ? nullptr : &executor(PlanOutput::greedy)},
       is_encoder() ? nullptr : &executor(PlanOutput::logits), device_->team(), *kv_blocks_,
       [this](std::span<const std::int32_t> blocks) { kv_memory_->clear(blocks); });
   loop_->start();
@@ -120,6 +125,7 @@ std::int64_t EngineCore::most_rows(PlanOutput output) const {
 
 Plan EngineCore::make_plan(PlanOutput output) const {
   Plan plan = build_plan(spec_, {.dtype = config_.dtype,
+                                 .kv_dtype = config_.kv_cache_dtype,
                                  .weight_formats = config_.weight_formats,
                                  .output = output,
                                  .kv_pool_blocks = memory_.kv_blocks,
@@ -132,7 +138,7 @@ Plan EngineCore::make_plan(PlanOutput output) const {
 }
 
 std::vector<PlanOutput> EngineCore::outputs() const {
-  if (!is_encoder()) return {PlanOutput::logits};
+  if (!is_encoder()) return {PlanOutput::logits, PlanOutput::greedy};
   std::vector<PlanOutput> all = {PlanOutput::hidden, PlanOutput::mean};
   if (spec_.head.pooler) all.push_back(PlanOutput::pooler);
   return all;
@@ -150,7 +156,7 @@ std::vector<float> EngineCore::logits(std::span<const std::int32_t> tokens, cons
 
 const Roofline& EngineCore::roofline() {
   loop_->call([&] {  // alone with the machine's threads
-    if (roofline_.flops_per_s == 0.0)
+    if (roofline_.f32_flops_per_s == 0.0)
       roofline_ = device_->measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
                                                                   : std::nullopt);
   });

@@ -28,8 +28,10 @@ namespace lamella {
 
 struct EngineConfig {
   DataType dtype = DataType::f32;
+  std::optional<DataType> kv_cache_dtype = {};  // of K and V: f32, f16, bf16 or i8; none: as dtype
   std::vector<WeightFormat> weight_formats = {};  // parallel to declare_weights(spec); empty: every matrix as dtype
   bool deep_fusion = true;
+  bool sbi_gemm = true;
   std::int64_t max_num_seqs = 32;
   std::int64_t max_model_len = 0;  // tokens; 0: the model's own context
   /// Tokens a step. Raised to max_num_seqs, since every generating sequence brings one, and for encoders, which never cut

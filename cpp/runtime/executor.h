@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/arithmetic.h"
 #include "plan/plan.h"
 #include "runtime/step_input.h"
 
@@ -22,8 +23,11 @@ class Executor {
   virtual std::span<const float> run(const StepInput& step) = 0;
   /// As run, and measures each op: seconds, in plan order.
   virtual std::vector<double> run_timed(const StepInput& step) = 0;
-  /// The kernel that runs op number `op`, for people: "avx512/norm_qkv".
+  /// The kernel that runs op number `op`, for people, with what the last step's sizes chose: "avx512/norm_qkv (int8):
+  /// SBI-GeMM of int8 dots, 64 x 1".
   [[nodiscard]] virtual std::string kernel_name(std::size_t op) const = 0;
+  /// What that kernel multiplies.
+  [[nodiscard]] virtual Arithmetic arithmetic(std::size_t op) const = 0;
 };
 
 }  // namespace lamella

@@ -14,15 +14,17 @@ std::string names(const Plan& plan, const std::vector<BufferId>& ids) {
   return text;
 }
 
-std::optional<double> roofline_seconds(const Cost& cost, const Roofline& roofline) {
-  if (roofline.bytes_per_s <= 0.0 || roofline.flops_per_s <= 0.0) return std::nullopt;
+std::optional<double> roofline_seconds(const Cost& cost, const Roofline& roofline, Arithmetic arithmetic) {
+  const double peak = roofline.peak(arithmetic);
+  if (roofline.bytes_per_s <= 0.0 || peak <= 0.0) return std::nullopt;
   return std::max(static_cast<double>(cost.bytes_read + cost.bytes_written) / roofline.bytes_per_s,
-                  static_cast<double>(cost.flops) / roofline.flops_per_s);
+                  static_cast<double>(cost.flops) / peak);
 }
 
 }  // namespace
 
 std::vector<ExplainRow> explain_rows(const Plan& plan, const StepShape& shape, const Roofline& roofline,
+                                     const std::function<Arithmetic(std::size_t)>& arithmetic,
                                      const std::function<std::string(std::size_t)>& kernels,
                                      const std::vector<double>& seconds) {
   std::vector<ExplainRow> rows;
@@ -37,11 +39,12 @@ std::vector<ExplainRow> explain_rows(const Plan& plan, const StepShape& shape, c
                     .shape = shape_text(result, shape),
                     .dtype = std::string(to_string(result.type)),
                     .kernel = kernels ? kernels(i) : "",
+                    .arithmetic = to_string(arithmetic(i)),
                     .layer = op.layer,
                     .bytes_read = price.bytes_read,
                     .bytes_written = price.bytes_written,
                     .flops = price.flops,
-                    .roofline_s = roofline_seconds(price, roofline),
+                    .roofline_s = roofline_seconds(price, roofline, arithmetic(i)),
                     .measured_s = seconds.empty() ? std::nullopt : std::optional(seconds[i])});
   }
   return rows;

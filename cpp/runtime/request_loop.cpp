@@ -22,7 +22,8 @@ RequestLoop::RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& te
                          KvCache::Scrub scrub)
     : options_(std::move(options)), pool_(pool), scheduler_(options_.limits, pool, std::move(scrub)) {
   if (executor == nullptr) return;
-  runner_.emplace(*executor, team, *options_.logit_kernels, options_.vocabulary, options_.steps_in_flight);
+  runner_.emplace(*executor, options_.greedy, team, *options_.logit_kernels, options_.vocabulary,
+                  options_.steps_in_flight);
   steps_.resize(static_cast<std::size_t>(options_.steps_in_flight));
   const auto sequences = static_cast<std::size_t>(options_.limits.max_num_seqs);
   for (InFlight& flight : steps_) {

@@ -35,6 +35,7 @@ struct LoopOptions {
   int steps_in_flight = 1;
   std::function<double()> clock;  // seconds
   const LogitKernels* logit_kernels = &plain_logit_kernels;  // the device's
+  Executor* greedy = nullptr;  // StepRunner's; outlives close() as the other executor does
 };
 
 /// Callers submit, cancel and take news from any thread; the loop's own thread alone schedules, runs steps and keeps

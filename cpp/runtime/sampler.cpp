@@ -12,11 +12,16 @@
 namespace lamella {
 namespace {
 
-void scan_raw(std::span<const float> logits, LogitScan& found) {
-  if (!scan(logits, found))
+void require_numbers(bool sound, float best) {
+  if (!sound)
     throw Error(ErrorCode::numeric,
                 "the model's logits hold NaN or infinity; its weights or the dtype's range are at fault");
-  if (found.best == -INFINITY) throw Error(ErrorCode::numeric, "no token has a finite logit");
+  if (best == -INFINITY) throw Error(ErrorCode::numeric, "no token has a finite logit");
+}
+
+void scan_raw(std::span<const float> logits, LogitScan& found) {
+  const bool sound = scan(logits, found);
+  require_numbers(sound, found.best);
 }
 
 /// What the parameters keep of the tokens at a temperature above 0.
@@ -75,6 +80,15 @@ Sampled Sampler::next(std::span<const float> logits, SamplerScratch& scratch) co
   }
   if (params_.logprobs) sampled.logprobs = logprobs_of(scratch.raw, sampled.token, *params_.logprobs, scratch);
   return sampled;
+}
+
+bool Sampler::takes_best() const noexcept {
+  return params_.temperature == 0.0 && !params_.logprobs && !processes_logits(params_, history_);
+}
+
+Sampled Sampler::next(float best, std::int32_t token) {
+  require_numbers(token >= 0, best);
+  return {.token = token, .logprobs = {}};
 }
 
 std::vector<double> Sampler::distribution(std::span<const float> logits, SamplerScratch& scratch) const {

@@ -37,6 +37,11 @@ class Sampler {
   /// them; the sampler stays as it is.
   [[nodiscard]] Sampled next(std::span<const float> logits, SamplerScratch& scratch) const;
 
+  /// Whether `next` takes the best token of the logits as they are, and wants nothing else of them.
+  [[nodiscard]] bool takes_best() const noexcept;
+  /// As `next`, where it takes the best: from that logit and its token (OpKind::best_token).
+  [[nodiscard]] static Sampled next(float best, std::int32_t token);
+
   /// The probability with which `next` draws each token, in fp64; 1 for the token of temperature 0. For checks. Errors:
   /// as `next`.
   [[nodiscard]] std::vector<double> distribution(std::span<const float> logits, SamplerScratch& scratch) const;

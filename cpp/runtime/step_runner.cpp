@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <new>
 #include <system_error>
 
@@ -28,6 +29,11 @@ bool takes_long(const Part& part) noexcept {
   return part.scored > 0 || (part.samples && (sampling.temperature > 0.0 || sampling.logprobs));
 }
 
+bool takes_best(const Part& part) noexcept {
+  const auto choice = static_cast<std::size_t>(part.sequence->choice);
+  return part.scored == 0 && (!part.samples || part.sequence->record->samplers[choice].takes_best());
+}
+
 }  // namespace
 
 Error handled_error() noexcept {
@@ -48,9 +54,10 @@ Error handled_error() noexcept {
   }
 }
 
-StepRunner::StepRunner(Executor& executor, ThreadTeam& team, const LogitKernels& logit_kernels, std::int64_t vocabulary,
-                       int steps_in_flight)
+StepRunner::StepRunner(Executor& executor, Executor* greedy, ThreadTeam& team, const LogitKernels& logit_kernels,
+                       std::int64_t vocabulary, int steps_in_flight)
     : executor_(executor),
+      greedy_(greedy),
       team_(team),
       vocabulary_(static_cast<std::size_t>(vocabulary)),
       scratch_(static_cast<std::size_t>(team.size()), SamplerScratch(logit_kernels)),
@@ -106,15 +113,40 @@ void StepRunner::work() noexcept {
 }
 
 void StepRunner::run(Step& step) noexcept {
-  const double started = now_seconds();
   try {
-    const std::span<const float> logits = executor_.run(step.input);
-    step.executor_s = now_seconds() - started;
-    finish_parts(step, logits);
+    run_plan(step);
   } catch (...) {
-    step.executor_s = now_seconds() - started;
     const Error failure = handled_error();
     for (Outcome& outcome : step.outcomes) outcome.error = failure;
+  }
+}
+
+void StepRunner::run_plan(Step& step) {
+  const bool greedy = greedy_ != nullptr && std::ranges::any_of(step.parts, &Part::samples) &&
+                      std::ranges::all_of(step.parts, takes_best);
+  const double started = now_seconds();
+  std::span<const float> rows;
+  try {
+    rows = (greedy ? *greedy_ : executor_).run(step.input);
+  } catch (...) {
+    step.executor_s = now_seconds() - started;
+    throw;
+  }
+  step.executor_s = now_seconds() - started;
+  if (greedy) finish_greedy(step, rows);
+  else finish_parts(step, rows);
+}
+
+void StepRunner::finish_greedy(Step& step, std::span<const float> best) {
+  std::size_t row = 0;
+  for (std::size_t i = 0; i < step.parts.size(); ++i) {
+    if (!step.parts[i].samples) continue;
+    try {
+      step.outcomes[i].sampled = Sampler::next(best[2 * row], std::bit_cast<std::int32_t>(best[2 * row + 1]));
+    } catch (...) {
+      step.outcomes[i].error = handled_error();
+    }
+    ++row;
   }
 }
 

@@ -24,13 +24,15 @@ struct Step {
 using Ticket = std::uint64_t;
 
 /// Runs steps in the order in which they are submitted: the plan, then a token for each row that samples, the rows
-/// spread over the device's threads where that is worth waking them. With one step in flight it does so within wait(),
+/// spread over the device's threads where that is worth waking them. Where all of a step's rows only want the best token,
+/// the plan is one that finds it and keeps no logits. With one step in flight it does so within wait(),
 /// on the caller's thread; with more, on a thread of its own, while the caller prepares the next.
 class StepRunner {
  public:
-  /// Errors: out_of_memory where the operating system gives no thread.
-  StepRunner(Executor& executor, ThreadTeam& team, const LogitKernels& logit_kernels, std::int64_t vocabulary,
-             int steps_in_flight);
+  /// `executor` runs the plan of logits, `greedy` that of PlanOutput::greedy, or is null where there is none. Errors:
+  /// out_of_memory where the operating system gives no thread.
+  StepRunner(Executor& executor, Executor* greedy, ThreadTeam& team, const LogitKernels& logit_kernels,
+             std::int64_t vocabulary, int steps_in_flight);
   ~StepRunner();
   StepRunner(const StepRunner&) = delete;
   StepRunner& operator=(const StepRunner&) = delete;
@@ -42,11 +44,14 @@ class StepRunner {
 
  private:
   void run(Step& step) noexcept;
+  void run_plan(Step& step);
+  void finish_greedy(Step& step, std::span<const float> best);
   void finish_parts(Step& step, std::span<const float> logits);
   void finish_part(const Part& part, std::span<const float> rows, SamplerScratch& scratch, Outcome& outcome) const;
   void work() noexcept;
 
   Executor& executor_;
+  Executor* greedy_;
   ThreadTeam& team_;
   std::size_t vocabulary_;
   std::vector<SamplerScratch> scratch_;  // one a thread of the team

@@ -147,7 +147,7 @@ std::vector<ExplainRow> EngineCore::explain(const StepShape& shape) {
     chunks.reserve(static_cast<std::size_t>(shape.sequences));
     for (std::int64_t s = 0; s < shape.sequences; ++s)
       chunks.push_back({tokens, context - new_tokens, new_tokens, &held.take(context - new_tokens, context)});
-    Executor& runner = executor(default_output());
+    Executor& runner = executor(is_encoder() ? PlanOutput::hidden : PlanOutput::greedy);  // as most requests run
     const StepInput step = chunk_step(chunks, false);
 
     constexpr int repeats = 3;
@@ -155,8 +155,9 @@ std::vector<ExplainRow> EngineCore::explain(const StepShape& shape) {
     for (int i = 1; i < repeats; ++i)
       std::ranges::transform(best, runner.run_timed(step), best.begin(),
                              [](double a, double b) { return std::min(a, b); });
-    rows =
-        explain_rows(runner.plan(), step.shape(), roof, [&](std::size_t op) { return runner.kernel_name(op); }, best);
+    rows = explain_rows(
+        runner.plan(), step.shape(), roof, [&](std::size_t op) { return runner.arithmetic(op); },
+        [&](std::size_t op) { return runner.kernel_name(op); }, best);
   });
   return rows;
 }

@@ -153,13 +153,16 @@ void bind_records(nb::module_& m) {
   nb::class_<EngineConfig>(m, "EngineConfig", "Limits and switches of an engine; see lamella.Engine.")
       .def(
           "__init__",
-          [](EngineConfig* self, DataType dtype, std::vector<WeightFormat> weight_formats, bool deep_fusion,
-             std::int64_t max_num_seqs, std::int64_t max_model_len, std::int64_t max_num_batched_tokens,
+          [](EngineConfig* self, DataType dtype, std::optional<DataType> kv_cache_dtype,
+             std::vector<WeightFormat> weight_formats, bool deep_fusion, bool sbi_gemm, std::int64_t max_num_seqs,
+             std::int64_t max_model_len, std::int64_t max_num_batched_tokens,
              std::optional<std::uint64_t> memory_budget, std::optional<std::uint64_t> kv_cache_memory,
              bool prefix_caching) {
             new (self) EngineConfig{.dtype = dtype,
+                                    .kv_cache_dtype = kv_cache_dtype,
                                     .weight_formats = std::move(weight_formats),
                                     .deep_fusion = deep_fusion,
+                                    .sbi_gemm = sbi_gemm,
                                     .max_num_seqs = max_num_seqs,
                                     .max_model_len = max_model_len,
                                     .max_num_batched_tokens = max_num_batched_tokens,
@@ -167,13 +170,15 @@ void bind_records(nb::module_& m) {
                                     .kv_cache_memory = kv_cache_memory,
                                     .prefix_caching = prefix_caching};
           },
-          nb::kw_only(), "dtype"_a, "weight_formats"_a, "deep_fusion"_a, "max_num_seqs"_a, "max_model_len"_a,
-          "max_num_batched_tokens"_a, "memory_budget"_a = nb::none(), "kv_cache_memory"_a = nb::none(),
-          "prefix_caching"_a = true,
+          nb::kw_only(), "dtype"_a, "kv_cache_dtype"_a.none(), "weight_formats"_a, "deep_fusion"_a, "sbi_gemm"_a = true,
+          "max_num_seqs"_a, "max_model_len"_a, "max_num_batched_tokens"_a, "memory_budget"_a = nb::none(),
+          "kv_cache_memory"_a = nb::none(), "prefix_caching"_a = true,
           "`weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.")
       .def_ro("dtype", &EngineConfig::dtype)
+      .def_ro("kv_cache_dtype", &EngineConfig::kv_cache_dtype)
       .def_ro("weight_formats", &EngineConfig::weight_formats)
       .def_ro("deep_fusion", &EngineConfig::deep_fusion)
+      .def_ro("sbi_gemm", &EngineConfig::sbi_gemm)
       .def_ro("max_num_seqs", &EngineConfig::max_num_seqs)
       .def_ro("max_model_len", &EngineConfig::max_model_len)
       .def_ro("max_num_batched_tokens", &EngineConfig::max_num_batched_tokens)
@@ -270,8 +275,20 @@ void bind_engine(nb::module_& m) {
       },
       "threads"_a, Released(), "Bytes/s that this many threads read from memory; None where too little of it is free.");
   m.def(
-      "measure_peak_flops", [](int threads) { return cpu::measure_peak_flops(cpu::default_kernel_set(), threads); },
-      "threads"_a, Released(), "fp32 FLOP/s of this many threads, from registers.");
+      "measure_peak",
+      [](const std::string& arithmetic, int threads) {
+        for (const Arithmetic each : {Arithmetic::f32, Arithmetic::bf16, Arithmetic::int8})
+          if (arithmetic == to_string(each)) return cpu::measure_peak(cpu::default_kernel_set(), each, threads);
+        throw Error(ErrorCode::invalid_argument,
+                    concat("arithmetic is ", quoted(arithmetic), "; expected f32, bf16 or int8"));
+      },
+      "arithmetic"_a, "threads"_a, Released(),
+      "Operations a second of this many threads, from registers: multiply-adds (two operations) of 'f32', of pairs of "
+      "'bf16', of quads of 'int8'.");
+  m.def("measure_core_latency", &cpu::measure_core_latency, Released(),
+        "Seconds until a core sees another's store; None with one core.");
+  m.def("measure_barrier", &cpu::measure_barrier, "threads"_a, Released(),
+        "Seconds that this many threads take to meet at a barrier, with nothing to do in between.");
 }
 
 }  // namespace lamella

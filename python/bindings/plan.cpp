@@ -5,7 +5,9 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings.h"
+#include "cpu/bind.h"
 #include "memory/buffer_plan.h"
+#include "memory/kv_layout.h"
 #include "plan/build_plan.h"
 #include "plan/cost.h"
 #include "plan/passes/deep_fusion.h"
@@ -22,6 +24,7 @@ namespace {
 struct Unloaded {
   const ModelSpec& spec;
   DataType dtype;
+  std::optional<DataType> kv_dtype;
   const std::vector<WeightFormat>& weight_formats;
   bool deep_fusion;
 };
@@ -30,8 +33,9 @@ struct Unloaded {
 Plan plan_for(const Unloaded& model, const StepShape& shape) {
   const bool encoder = model.spec.head.kind == HeadKind::hidden;
   Plan plan = build_plan(model.spec, {.dtype = model.dtype,
+                                      .kv_dtype = model.kv_dtype,
                                       .weight_formats = model.weight_formats,
-                                      .output = encoder ? PlanOutput::hidden : PlanOutput::logits,
+                                      .output = encoder ? PlanOutput::hidden : PlanOutput::greedy,
                                       .kv_pool_blocks = shape.kv_blocks * shape.sequences,
                                       .bounds = shape});
   verify(plan);
@@ -47,7 +51,8 @@ void bind_plan(nb::module_& m) {
       .value("float32", DataType::f32)
       .value("float16", DataType::f16)
       .value("bfloat16", DataType::bf16)
-      .value("int32", DataType::i32);
+      .value("int32", DataType::i32)
+      .value("int8", DataType::i8);
 
   nb::class_<StepShape>(m, "StepShape",
                         "The sizes of one step: tokens, sequences, rows, KV blocks and attended positions.")
@@ -59,12 +64,19 @@ void bind_plan(nb::module_& m) {
       .def_ro("rows", &StepShape::rows)
       .def_ro("kv_blocks", &StepShape::kv_blocks);
 
-  nb::class_<Roofline>(m, "Roofline", "Measured roofs of a device: bytes/s that it reads and fp32 FLOP/s.")
+  nb::class_<Roofline>(m, "Roofline",
+                       "Measured roofs of a device: bytes/s that it reads, and multiply-adds/s, counted as two.")
       .def(
-          "__init__", [](Roofline* self, double bytes, double flops) { new (self) Roofline{bytes, flops}; },
-          "bytes_per_s"_a = 0.0, "flops_per_s"_a = 0.0, "Roofs of 0 leave roofline times out.")
+          "__init__",
+          [](Roofline* self, double bytes, double f32, double bf16, double int8) {
+            new (self) Roofline{bytes, f32, bf16, int8};
+          },
+          "bytes_per_s"_a = 0.0, "f32_flops_per_s"_a = 0.0, "bf16_flops_per_s"_a = 0.0, "int8_ops_per_s"_a = 0.0,
+          "Roofs of 0 leave roofline times out.")
       .def_ro("bytes_per_s", &Roofline::bytes_per_s)
-      .def_ro("flops_per_s", &Roofline::flops_per_s);
+      .def_ro("f32_flops_per_s", &Roofline::f32_flops_per_s)
+      .def_ro("bf16_flops_per_s", &Roofline::bf16_flops_per_s)
+      .def_ro("int8_ops_per_s", &Roofline::int8_ops_per_s);
 
   nb::class_<ExplainRow>(m, "ExplainRow", "One op of a plan with its cost for one step shape.")
       .def_ro("op", &ExplainRow::op)
@@ -75,6 +87,7 @@ void bind_plan(nb::module_& m) {
       .def_ro("shape", &ExplainRow::shape)
       .def_ro("dtype", &ExplainRow::dtype)
       .def_ro("kernel", &ExplainRow::kernel)
+      .def_ro("arithmetic", &ExplainRow::arithmetic)
       .def_ro("bytes_read", &ExplainRow::bytes_read)
       .def_ro("bytes_written", &ExplainRow::bytes_written)
       .def_ro("flops", &ExplainRow::flops)
@@ -84,28 +97,42 @@ void bind_plan(nb::module_& m) {
   m.def(
       "explain_plan",
       [](const ModelSpec& spec, DataType dtype, const Formats& formats, bool fused, const StepShape& shape,
-         const Roofline& roofline) {
-        return explain_rows(plan_for({spec, dtype, formats, fused}, shape), shape, roofline, {}, {});
+         const Roofline& roofline, std::optional<DataType> kv_cache_dtype) {
+        const Plan plan = plan_for({spec, dtype, kv_cache_dtype, formats, fused}, shape);
+        const cpu::KernelTable& kernels = cpu::kernel_table(cpu::default_kernel_set(), dtype);
+        return explain_rows(plan, shape, roofline,
+                            [&](std::size_t op) { return cpu::arithmetic(plan, plan.ops[op], kernels); }, {}, {});
       },
       "spec"_a, "dtype"_a, "weight_formats"_a, "deep_fusion"_a, "shape"_a, "roofline"_a,
+      "kv_cache_dtype"_a = nb::none(),
       "Rows of the plan for a model that is not loaded: costs and roofline, no kernels and no measured times.");
+  m.def(
+      "kv_bytes_per_token",
+      [](const ModelSpec& spec, DataType dtype, std::optional<DataType> kv_cache_dtype) {
+        const DataType type = kv_cache_dtype.value_or(dtype);
+        std::int64_t bytes = 0;
+        for (const LayerSpec& layer : spec.layers)
+          bytes += kv_token_bytes(type, layer.attention.kv_heads, layer.attention.head_dim);
+        return bytes;
+      },
+      "spec"_a, "dtype"_a, "kv_cache_dtype"_a.none(), "Bytes of K and V that a token leaves in all layers' caches.");
   m.def(
       "plan_table",
       [](const ModelSpec& spec, DataType dtype, bool fused, const StepShape& shape) {
-        return to_table(plan_for({spec, dtype, {}, fused}, shape));
+        return to_table(plan_for({spec, dtype, {}, {}, fused}, shape));
       },
       "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "The plan, one op a line, with symbolic shapes.");
   m.def(
       "memory_table",
       [](const ModelSpec& spec, DataType dtype, bool fused, const StepShape& shape) {
-        const Plan plan = plan_for({spec, dtype, {}, fused}, shape);
+        const Plan plan = plan_for({spec, dtype, {}, {}, fused}, shape);
         return to_table(plan, plan_buffers(plan));
       },
       "spec"_a, "dtype"_a, "deep_fusion"_a, "shape"_a, "Where each buffer of the plan lies in its one allocation.");
   m.def(
       "weight_bytes_per_step",
       [](const ModelSpec& spec, DataType dtype, const Formats& formats, const StepShape& shape) {
-        return weight_bytes_per_step(plan_for({spec, dtype, formats, false}, shape), shape);
+        return weight_bytes_per_step(plan_for({spec, dtype, {}, formats, false}, shape), shape);
       },
       "spec"_a, "dtype"_a, "weight_formats"_a, "shape"_a, "Bytes of weights that one step reads.");
 }

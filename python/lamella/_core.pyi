@@ -823,6 +823,8 @@ class DataType(enum.Enum):
 
     int32 = 3
 
+    int8 = 4
+
 class StepShape:
     """
     The sizes of one step: tokens, sequences, rows, KV blocks and attended positions.
@@ -847,16 +849,24 @@ class StepShape:
     def kv_blocks(self) -> int: ...
 
 class Roofline:
-    """Measured roofs of a device: bytes/s that it reads and fp32 FLOP/s."""
+    """
+    Measured roofs of a device: bytes/s that it reads, and multiply-adds/s, counted as two.
+    """
 
-    def __init__(self, bytes_per_s: float = 0.0, flops_per_s: float = 0.0) -> None:
+    def __init__(self, bytes_per_s: float = 0.0, f32_flops_per_s: float = 0.0, bf16_flops_per_s: float = 0.0, int8_ops_per_s: float = 0.0) -> None:
         """Roofs of 0 leave roofline times out."""
 
     @property
     def bytes_per_s(self) -> float: ...
 
     @property
-    def flops_per_s(self) -> float: ...
+    def f32_flops_per_s(self) -> float: ...
+
+    @property
+    def bf16_flops_per_s(self) -> float: ...
+
+    @property
+    def int8_ops_per_s(self) -> float: ...
 
 class ExplainRow:
     """One op of a plan with its cost for one step shape."""
@@ -886,6 +896,9 @@ class ExplainRow:
     def kernel(self) -> str: ...
 
     @property
+    def arithmetic(self) -> str: ...
+
+    @property
     def bytes_read(self) -> int: ...
 
     @property
@@ -900,10 +913,13 @@ class ExplainRow:
     @property
     def measured_s(self) -> float | None: ...
 
-def explain_plan(spec: ModelSpec, dtype: DataType, weight_formats: Sequence[WeightFormat], deep_fusion: bool, shape: StepShape, roofline: Roofline) -> list[ExplainRow]:
+def explain_plan(spec: ModelSpec, dtype: DataType, weight_formats: Sequence[WeightFormat], deep_fusion: bool, shape: StepShape, roofline: Roofline, kv_cache_dtype: DataType | None = None) -> list[ExplainRow]:
     """
     Rows of the plan for a model that is not loaded: costs and roofline, no kernels and no measured times.
     """
+
+def kv_bytes_per_token(spec: ModelSpec, dtype: DataType, kv_cache_dtype: DataType | None) -> int:
+    """Bytes of K and V that a token leaves in all layers' caches."""
 
 def plan_table(spec: ModelSpec, dtype: DataType, deep_fusion: bool, shape: StepShape) -> str:
     """The plan, one op a line, with symbolic shapes."""
@@ -1103,7 +1119,7 @@ class Client:
 class EngineConfig:
     """Limits and switches of an engine; see lamella.Engine."""
 
-    def __init__(self, *, dtype: DataType, weight_formats: Sequence[WeightFormat], deep_fusion: bool, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None, kv_cache_memory: int | None = None, prefix_caching: bool = True) -> None:
+    def __init__(self, *, dtype: DataType, kv_cache_dtype: DataType | None, weight_formats: Sequence[WeightFormat], deep_fusion: bool, sbi_gemm: bool = True, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None, kv_cache_memory: int | None = None, prefix_caching: bool = True) -> None:
         """
         `weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.
         """
@@ -1112,10 +1128,16 @@ class EngineConfig:
     def dtype(self) -> DataType: ...
 
     @property
+    def kv_cache_dtype(self) -> DataType | None: ...
+
+    @property
     def weight_formats(self) -> list[WeightFormat]: ...
 
     @property
     def deep_fusion(self) -> bool: ...
+
+    @property
+    def sbi_gemm(self) -> bool: ...
 
     @property
     def max_num_seqs(self) -> int: ...
@@ -1274,5 +1296,15 @@ def measure_read_bandwidth(threads: int) -> float | None:
     Bytes/s that this many threads read from memory; None where too little of it is free.
     """
 
-def measure_peak_flops(threads: int) -> float:
-    """fp32 FLOP/s of this many threads, from registers."""
+def measure_peak(arithmetic: str, threads: int) -> float:
+    """
+    Operations a second of this many threads, from registers: multiply-adds (two operations) of 'f32', of pairs of 'bf16', of quads of 'int8'.
+    """
+
+def measure_core_latency() -> float | None:
+    """Seconds until a core sees another's store; None with one core."""
+
+def measure_barrier(threads: int) -> float:
+    """
+    Seconds that this many threads take to meet at a barrier, with nothing to do in between.
+    """

@@ -22,6 +22,8 @@ class Engine(Chatting, WholeInputs):
         device: "auto" or "cpu".
         dtype: "auto", "float32"/"fp32", "float16"/"fp16" or "bfloat16"/"bf16": activations, KV cache and weights that
             are not quantised. A packed store's weights stay as they are; "auto" is what it was packed for.
+        kv_cache_dtype: in which the KV cache holds K and V: "auto" is the dtype; "float32"/"fp32", "float16"/"fp16",
+            "bfloat16"/"bf16", or "int8", which has a scale for every token and head and halves a bfloat16 cache.
         quantization: None keeps what the checkpoint stores; "dequantize" expands it to `dtype`; "int8_weight_only" and
             "int4" (groups of 32) quantise the matrices; "int8" and "int4_a8" also round the inputs of linears to int8,
             token by token. A packed store keeps its own: only None.
@@ -41,6 +43,8 @@ class Engine(Chatting, WholeInputs):
         threads: None is every core that affinity and cgroup limits leave.
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
+        sbi_gemm: False multiplies few tokens as many are, in cache-sized blocks of weights; changes no bit, and is
+            there to show what SBI-GeMM is worth.
         progress: of loading, where it takes over a second: None shows a line on standard error where that is a terminal
             or a notebook's, True always, False never; a function is called with (bytes read, bytes in all) instead.
         kernels: the CPU kernel set, one of those that `lamella info` lists, for example "reference"; None is
@@ -58,6 +62,7 @@ class Engine(Chatting, WholeInputs):
         *,
         device: str = EngineOptions.device,
         dtype: str = EngineOptions.dtype,
+        kv_cache_dtype: str = EngineOptions.kv_cache_dtype,
         quantization: str | None = EngineOptions.quantization,
         smoothing: bool = EngineOptions.smoothing,
         quantize_head: bool = EngineOptions.quantize_head,
@@ -70,6 +75,7 @@ class Engine(Chatting, WholeInputs):
         threads: int | None = EngineOptions.threads,
         seed: int = EngineOptions.seed,
         deep_fusion: bool = EngineOptions.deep_fusion,
+        sbi_gemm: bool = EngineOptions.sbi_gemm,
         progress: Progress | bool | None = None,
         kernels: str | None = EngineOptions.kernels,
     ) -> None:
@@ -78,6 +84,7 @@ class Engine(Chatting, WholeInputs):
         options = EngineOptions(
             device=device,
             dtype=dtype,
+            kv_cache_dtype=kv_cache_dtype,
             quantization=quantization,
             smoothing=smoothing,
             quantize_head=quantize_head,
@@ -90,6 +97,7 @@ class Engine(Chatting, WholeInputs):
             threads=threads,
             seed=seed,
             deep_fusion=deep_fusion,
+            sbi_gemm=sbi_gemm,
             kernels=kernels,
         )
         check_progress(progress)

@@ -16,6 +16,7 @@ _DTYPES = {
     "bfloat16": _core.DataType.bfloat16,
     "bf16": _core.DataType.bfloat16,
 }
+_KV_DTYPES = {**_DTYPES, "int8": _core.DataType.int8}
 #: Presets that have formats of their own for the head, if asked.
 _WITH_HEAD = ("int8", "int4", "int4_a8")
 QUANTIZATIONS = ("dequantize", "int8_weight_only", "int8", "int4", "int4_a8")
@@ -39,6 +40,7 @@ class EngineOptions:
 
     device: str = "auto"
     dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
     quantization: str | None = None
     smoothing: bool = True
     quantize_head: bool = False
@@ -51,11 +53,13 @@ class EngineOptions:
     threads: int | None = None
     seed: int = 0
     deep_fusion: bool = True
+    sbi_gemm: bool = True
     kernels: str | None = None
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu"))
         one_of("dtype", self.dtype, ("auto", *_DTYPES))
+        one_of("kv_cache_dtype", self.kv_cache_dtype, ("auto", *_KV_DTYPES))
         one_of("quantization", self.quantization, (None, *QUANTIZATIONS))
         for name in ("max_num_seqs", "max_num_batched_tokens"):
             self._keep(name, whole_number(name, getattr(self, name), -(2**31), 2**31 - 1))
@@ -68,7 +72,7 @@ class EngineOptions:
             if (size := getattr(self, name)) is not None:
                 self._keep(name, parse_bytes(size, name))
         self._keep("seed", whole_number("seed", self.seed, 0, 2**64 - 1))
-        for name in ("smoothing", "quantize_head", "deep_fusion", "prefix_caching"):
+        for name in ("smoothing", "quantize_head", "deep_fusion", "sbi_gemm", "prefix_caching"):
             check_flag(name, getattr(self, name))
         if not self.smoothing and self.quantization != "int8":
             raise InvalidArgumentError(
@@ -89,6 +93,11 @@ class EngineOptions:
         """The dtype; `stored_dtype` decides what "auto" means."""
         return resolve_dtype(self.dtype, stored_dtype)
 
+    @property
+    def resolved_kv_cache_dtype(self) -> _core.DataType | None:
+        """The type in which the KV cache holds K and V; None is the dtype."""
+        return None if self.kv_cache_dtype == "auto" else _KV_DTYPES[self.kv_cache_dtype]
+
     def format_options(self, dtype: _core.DataType) -> _core.FormatOptions:
         """What the weights' formats are chosen by."""
         return _core.FormatOptions(
@@ -102,8 +111,10 @@ class EngineOptions:
         """The core's configuration."""
         return _core.EngineConfig(
             dtype=dtype,
+            kv_cache_dtype=self.resolved_kv_cache_dtype,
             weight_formats=weight_formats,
             deep_fusion=self.deep_fusion,
+            sbi_gemm=self.sbi_gemm,
             max_num_seqs=self.max_num_seqs,
             max_model_len=self.max_model_len or 0,
             max_num_batched_tokens=self.max_num_batched_tokens,
@@ -116,7 +127,7 @@ class EngineOptions:
 
 
 def resolve_dtype(dtype: str, stored_dtype: str) -> _core.DataType:
-    """The dtype of activations, KV cache and unquantised weights.
+    """The dtype of activations and unquantised weights, and of the KV cache where that has none of its own.
 
     "auto": float32 for a float32 checkpoint, otherwise bfloat16.
     """

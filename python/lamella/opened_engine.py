@@ -165,6 +165,7 @@ def row_as_dict(row: _core.ExplainRow) -> dict[str, Any]:
         "shape",
         "dtype",
         "kernel",
+        "arithmetic",
         "bytes_read",
         "bytes_written",
         "flops",

@@ -23,7 +23,7 @@ PLAIN = (
     *("tflops", "peak_memory_bytes", "load_s"),
 )
 ROW = (
-    *("op", "layer", "region", "inputs", "outputs", "shape", "dtype", "kernel"),
+    *("op", "layer", "region", "inputs", "outputs", "shape", "dtype", "kernel", "arithmetic"),
     *("bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"),
 )
 LAYERS = 3
@@ -203,6 +203,15 @@ def test_explain_rows_are_the_plan(model: Path, capsys: pytest.CaptureFixture[st
     assert sum(row["flops"] for row in rows) > 2 * weight_bytes(model) / 4
 
 
+def test_explain_names_what_each_op_multiplies(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run_json(capsys, "explain", model, "--dtype", "float32", "--quantization", "int8")["rows"]
+    found = {row["op"]: row["arithmetic"] for row in rows}
+    assert {found[op] for op in ("norm_qkv", "norm_mlp_up", "output_residual")} == {"int8"}
+    assert {found[op] for op in ("embed", "norm", "layout_attention", "greedy_head")} == {
+        "f32"
+    }  # the head: weights only
+
+
 def test_explain_without_deep_fusion_has_the_plain_ops(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = run_json(capsys, "explain", model, "--no-deep-fusion")["rows"]
     fused = run_json(capsys, "explain", model)["rows"]
@@ -211,15 +220,27 @@ def test_explain_without_deep_fusion_has_the_plain_ops(model: Path, capsys: pyte
     assert "norm_qkv" not in {row["op"] for row in plain}
 
 
+def test_explain_names_the_gemm_that_few_tokens_take(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ways(*options: str) -> set[str]:
+        rows = run_json(capsys, "explain", model, *options)["rows"]
+        return {way for row in rows for way in ("SBI-GeMM", "blocked GeMM") if way in row["kernel"]}
+
+    assert ways() == {"SBI-GeMM"}
+    assert ways("--no-sbi-gemm") == {"blocked GeMM"}
+    assert ways("--no-sbi-gemm", "--no-deep-fusion") == {"blocked GeMM"}
+
+
 def test_explain_of_a_shape_that_does_not_fit_has_costs_only(capsys: pytest.CaptureFixture[str]) -> None:
     value = run_json(capsys, "explain", "--shape", "lm-530b")
     rows = value["rows"]
     assert all(tuple(row) == ROW for row in rows)
     assert {row["measured_s"] for row in rows} == {None}
     assert sum(row["bytes_read"] for row in rows) > 2 * 530e9  # two bytes a parameter
+    assert {row["arithmetic"] for row in rows if row["op"] == "norm"} == {"f32"}
     slowest = max(rows, key=lambda row: int(row["bytes_read"]))
+    peak = value["peak_GFLOPs"][slowest["arithmetic"]] * 1e9
     memory_s = (slowest["bytes_read"] + slowest["bytes_written"]) / value["read_GBps"] / 1e9
-    assert slowest["roofline_s"] == pytest.approx(max(memory_s, slowest["flops"] / value["peak_GFLOPs"] / 1e9))
+    assert slowest["roofline_s"] == pytest.approx(max(memory_s, slowest["flops"] / peak))
 
 
 def test_explain_where_the_bandwidth_cannot_be_measured(

@@ -17,7 +17,7 @@ from lamella import _core
 from lamella.checkpoint import open_model
 
 FIELDS = (
-    *("op", "layer", "region", "inputs", "outputs", "shape", "dtype", "kernel"),
+    *("op", "layer", "region", "inputs", "outputs", "shape", "dtype", "kernel", "arithmetic"),
     *("bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"),
 )
 
@@ -75,7 +75,8 @@ def test_generation_stops_at_stop_tokens_and_at_the_configs_end_of_sequence(
 
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokens[at], 3]}))
+    other = next(token for token in range(100) if token not in tokens)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokens[at], other]}))
     with lamella.Engine(tmp_path) as ending:
         assert ending.generate([7, 8], **options).token_ids == tokens[:at]
         assert ending.generate([7, 8], **options).finish_reason == "stop"

@@ -1,8 +1,8 @@
 """Bit for bit: a sequence's logits and tokens depend on nothing but the sequence (design, section 2).
 
-Neither its company in the batch, nor how its prompt was cut, nor the number of threads, nor in float32 the fusion of
-ops may change a single bit. Comparisons are of float32 arrays with `np.array_equal`; generated tokens are sampled, so
-that every one of them depends on all of its logits.
+Neither its company in the batch, nor how its prompt was cut, nor the number of threads, nor the GeMM that few tokens
+take, nor in float32 the fusion of ops may change a single bit. Comparisons are of float32 arrays with
+`np.array_equal`; generated tokens are sampled, so that every one of them depends on all of its logits.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def test_neither_chunks_nor_threads_nor_places_change_a_bit(
         {"max_num_batched_tokens": 7, "max_num_seqs": 3, "threads": 2},
         {"max_num_batched_tokens": 64, "threads": 3},
         {"max_num_batched_tokens": 512, "threads": 4},
+        {"sbi_gemm": False, "threads": 2},
     ]
     if full_stage:
         variants += [{"threads": n} for n in range(1, 5)] + [{"max_num_seqs": n, "threads": 2} for n in range(1, 10)]
@@ -196,6 +197,7 @@ def test_any_batch_under_any_limits_gives_each_sequence_its_own_tokens(
             "max_num_batched_tokens": st.integers(1, 80),
             "threads": st.integers(1, 4),
             "deep_fusion": st.booleans(),
+            "sbi_gemm": st.booleans(),
         }
     )
     prompt = st.lists(st.integers(0, vocab - 1), min_size=1, max_size=100)
@@ -232,6 +234,7 @@ def test_an_encoders_rows_do_not_depend_on_the_batch(
         {"max_num_seqs": 2, "threads": 3},
         {"max_num_batched_tokens": 1},  # raised to the context: an encoder's inputs are never cut
         {"max_num_batched_tokens": 300, "max_num_seqs": 5, "threads": 2},
+        {"sbi_gemm": False},
     ]
     if dtype == "float32":
         variants.append({"deep_fusion": False})

@@ -71,8 +71,11 @@ def test_G_an_interrupt_comes_out_of_a_step_that_takes_long(busy_spec: _core.Mod
     with lamella.Engine.random(busy_spec, dtype="float32", max_num_batched_tokens=4096, threads=1) as engine:
         started = time.monotonic()
         engine.score([7] * 500)
-        # Steps of about three seconds: with sanitizers one of 4,000 tokens takes half a minute.
-        length = min(4000, max(500, int(500 * 3.0 / (time.monotonic() - started))))
+        a_token = (time.monotonic() - started) / 500
+        # Steps of about three seconds: with sanitizers one of 4,000 tokens takes half a minute. Three signals come
+        # within half of the shortest call, which is one prompt.
+        length = min(4000, max(500, int(3.0 / a_token)))
+        pause = min(0.12, length * a_token / 6)
         prompts = [[7 + i] * length for i in range(6)]
         for call in (
             lambda: engine.generate(prompts, max_tokens=1),
@@ -81,7 +84,7 @@ def test_G_an_interrupt_comes_out_of_a_step_that_takes_long(busy_spec: _core.Mod
             lambda: engine.score(prompts),
         ):
             cancelled = int(engine.stats()["cancelled"])
-            interrupted(call, pause=0.12)
+            interrupted(call, pause)
             until_idle(engine, steps=2)
             assert int(engine.stats()["cancelled"]) > cancelled
 

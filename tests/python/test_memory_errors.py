@@ -48,6 +48,7 @@ from random_models import draw
         ("threads", 1.5, "threads is 1.5; expected a whole number"),
         ("seed", -1, "seed is -1"),
         ("deep_fusion", "no", "deep_fusion is 'no'; expected True or False"),
+        ("sbi_gemm", 1, "sbi_gemm is 1; expected True or False"),
         ("kernels", "avx9", "this machine runs"),
         ("kernels", 9, "kernels is 9"),
     ],

@@ -390,7 +390,7 @@ def test_a_closed_engine_leaves_no_file_open(store: Path) -> None:
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that need not be measured."""
     monkeypatch.setattr(_core, "measure_read_bandwidth", lambda threads: 1e10)
-    monkeypatch.setattr(_core, "measure_peak_flops", lambda threads: 1e11)
+    monkeypatch.setattr(_core, "measure_peak", lambda arithmetic, threads: 1e11)
 
 
 def info(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

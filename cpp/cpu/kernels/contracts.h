@@ -2,26 +2,30 @@
 // the executor (cpu/bind.cpp) fills these structs. The reference and the vector kernels share them, so that a test runs
 // both.
 //
-// Conventions. T is the engine's dtype (float, f16 or bf16) and the element type of every `void*` activation unless said
-// otherwise. Matrices are packed in panels (memory/panels.h), each in its own format. Vectors (biases, norm weights) are
-// float always. Sums are fp32, or int32 where the format asks for int8 inputs. Activations of N tokens are [N][width],
-// rows contiguous, without padding. Exactness: a token's row never depends on how many tokens, sequences or workers take
-// part (design section 2).
+// Conventions. T is the engine's dtype (float, f16 or bf16) and the element type of every `void*` activation unless
+// said otherwise. Matrices are packed in panels (memory/panels.h), each in its own format. Vectors (biases, norm
+// weights) are float always. Sums are fp32, or int32 where the format asks for int8 inputs. Activations of N tokens are
+// [N][width], rows contiguous, without padding. Exactness: a token's row never depends on how many tokens, sequences or
+// workers take part (design section 2).
 //
-// A linear's row, in every format, is y[o] = sum over i of x[i] * w[o][i] with w[o][i] as unpack_row() gives it. Where the
-// format asks for int8 inputs, the row x is rounded first: scale = absmax / 127, q[i] = round(x[i] * (127 / absmax)), ties
-// to even (scale and all q zero where absmax is below 2^-100; y is NaN where x holds NaN or infinity), and
-// y[o] = scale * sum over groups g of (s[g] * (sum over i in g of q[i] * (code[i] - zero)) + minimum[g] * sum of q[i]), the
-// inner sums exact integers. Where it asks for rotated inputs, the row is multiplied by H first (memory/rotation.h), in
-// fp32; the matrix holds rotated weights, and unpack_row() gives those.
+// A linear's row, in every format, is y[o] = sum over i of x[i] * w[o][i] with w[o][i] as unpack_row() gives it; a kernel
+// may sum codes and multiply a group's sum by its scale. Where the format asks for int8 inputs, the row x is rounded
+// first: scale = absmax / 127, q[i] = round(x[i] * (127 / absmax)), ties to even (scale and all q zero where absmax is
+// below 2^-100; y is NaN where x holds NaN or infinity), and y[o] = scale * sum over groups g of (s[g] * (sum over i in g
+// of q[i] * (code[i] - zero)) + minimum[g] * sum of q[i]), the inner sums exact integers. Where it asks for rotated
+// inputs, the row is multiplied by H first (memory/rotation.h), in fp32; the matrix holds rotated weights, and
+// unpack_row() gives those.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <type_traits>
 
+#include "base/arithmetic.h"
 #include "lamella/types.h"
+#include "memory/kv_layout.h"
 #include "memory/panels.h"
 #include "model/model_spec.h"
 
@@ -36,11 +40,15 @@ struct Scratch {
 };
 
 /// One thread's part in a kernel: `index` of `count` workers that all run the same call; together they write every
-/// output once. `scratch` is private to the worker (64-byte aligned, at least scratch_bytes() long).
+/// output once. `scratch` is private to the worker (64-byte aligned, at least scratch_bytes() long). A call of several
+/// phases() is made once for each, and all workers end one before any begins the next; `shared` (64-byte aligned, at
+/// least shared_bytes() long) is the same memory for all of them and lasts from phase to phase.
 struct Worker {
   int index = 0;
   int count = 1;
   Scratch scratch;
+  Scratch shared{};
+  int phase = 0;
 };
 
 /// Units [begin, end) of `units` that fall to a worker: contiguous, sizes differing by at most one.
@@ -54,10 +62,24 @@ struct Range {
 }
 
 /// Attention cuts the KV length at multiples of this many positions, computes each part on its own and merges the parts
-/// in index order. Fixed, so that splitting a long context over threads later changes no bit.
+/// in index order. Fixed, so that splitting a long context over threads changes no bit.
 inline constexpr std::int64_t attention_part_tokens = 256;
-/// Linears, fused or not, take this many tokens at a time, so that the rows in the weights' input form stay in cache.
+/// Attention takes this many rows (tokens times heads of a group) at a time over the same K and V.
+inline constexpr std::int64_t attention_tile_rows = 24;
+/// Words of a query that stand together in its form.
+inline constexpr std::int64_t attention_query_chunk = 64;
+/// Floats that a query's results take while other workers have the rest of its context: `padded` sums, and a line with the
+/// largest score and the sum of weights.
+[[nodiscard, gnu::always_inline]] constexpr std::int64_t kept_row(std::int64_t padded) noexcept { return padded + 16; }
+/// Linears, fused or not, take this many tokens at a time where every worker makes the rows' input forms for itself, so
+/// that they stay in cache.
 inline constexpr std::int64_t token_tile = 64;
+/// And this many where workers make them together, a phase, and then multiply, another. Weights are read once a tile.
+inline constexpr std::int64_t shared_tile_tokens = 256;
+/// From this many tokens on the norm and the rounding of rows cost more than the barrier between two phases.
+inline constexpr std::int64_t shared_inputs_from = 8;
+/// Tokens that share a register tile at most, on every instruction set.
+inline constexpr int block_tokens = 8;
 
 /// Floats of a row that holds the tiles of outputs which a head of `head_dim` touches, wherever it begins.
 [[nodiscard, gnu::always_inline]] constexpr std::int64_t head_stride(std::int64_t head_dim) noexcept {
@@ -93,6 +115,16 @@ struct LinearArgs {
   void* y;  // [tokens][outputs], T or float
   bool y_f32;  // y is float whatever T is (logits)
   std::int64_t tokens;
+  bool shared_inputs = false;  // workers make the input form together (phases())
+  bool sbi_gemm = true;  // few tokens walk whole panels; false: the blocked GeMM also for them (LinearWay)
+};
+
+/// Of each row the best logit and, in the bits of a float, its token: the lowest among equals. NaN and -1 where a logit
+/// is NaN or +infinity, -infinity and 0 where all are -infinity.
+struct BestTokenArgs {
+  const float* logits;  // [tokens][width]
+  float* y;  // [tokens][2]
+  std::int64_t tokens, width;
 };
 
 struct AddBiasArgs {
@@ -126,9 +158,10 @@ struct SequenceSpan {
   std::int32_t first, count;
 };
 
-/// One layer's KV cache: [block][K|V][kv head][slot][head_dim] in T.
+/// One layer's KV cache: [block][kv head][K, V] planes (memory/kv_layout.h).
 struct KvLayout {
   void* cache;
+  DataType type;  // in which K and V are stored
   const std::int32_t* block_tables;  // [sequences][blocks_per_sequence]
   std::int64_t blocks_per_sequence;
   const SequenceSpan* sequences;  // [sequence_count]
@@ -136,9 +169,9 @@ struct KvLayout {
   const std::int32_t* positions;  // [tokens]
   std::int64_t kv_heads, head_dim;
 
-  /// Element offset of (block, kv: 0 = K and 1 = V, head, slot 0) in the cache.
-  [[nodiscard, gnu::always_inline]] std::int64_t offset(std::int64_t block, int kv, std::int64_t head) const noexcept {
-    return ((block * 2 + kv) * kv_heads + head) * kv_block_tokens * head_dim;
+  /// The plane of (block, kv: 0 = K and 1 = V, head).
+  [[nodiscard, gnu::always_inline]] std::byte* plane(std::int64_t block, int kv, std::int64_t head) const noexcept {
+    return static_cast<std::byte*>(cache) + ((block * kv_heads + head) * 2 + kv) * kv_plane_bytes(type, head_dim);
   }
 };
 
@@ -167,6 +200,7 @@ struct AttentionArgs {
   bool causal;
   std::int64_t window;  // 0 unless causal
   std::int64_t tokens, heads;
+  bool split = false;  // workers share out the parts of contexts (phases()); only where every sequence has one token
 
   /// The first position that a token sees whose context ends before `end`.
   [[nodiscard, gnu::always_inline]] std::int64_t first_seen(std::int64_t end) const noexcept {
@@ -205,7 +239,7 @@ struct MeanPoolArgs {
   std::int64_t sequence_count, width;
 };
 
-// ---- Deep-Fusion's four regions (the paper's III-B and III-D), one kernel each ---------------------------------------
+// ---- Deep-Fusion's four regions (the paper's III-B and III-D) and the head, one kernel each --------------------------
 
 /// A linear's weight with its optional bias.
 struct WeightAndBias {
@@ -225,6 +259,8 @@ struct NormQkvArgs {
   void* q;  // [tokens][heads * head_dim]
   KvLayout kv;
   std::int64_t tokens, width, heads;
+  bool shared_inputs = false;  // only where query, key and value have one format
+  bool sbi_gemm = true;
 };
 
 /// Region 3: norm, MLP-up linear (and gate), bias, activation.
@@ -238,6 +274,8 @@ struct NormMlpUpArgs {
   Activation activation;
   void* y;  // [tokens][outputs]
   std::int64_t tokens;
+  bool shared_inputs = false;  // only where gate and up have one format
+  bool sbi_gemm = true;
 };
 
 /// Region 4: output linear, bias, residual: y = x W^T + bias + residual.
@@ -247,6 +285,52 @@ struct OutputResidualArgs {
   const void* residual;  // [tokens][outputs]
   void* y;  // [tokens][outputs]
   std::int64_t tokens;
+  bool shared_inputs = false;
+  bool sbi_gemm = true;
+};
+
+/// Region head: linear, bias, best token: y is what BestTokenArgs says of the logits x W^T + bias, which are fp32.
+struct GreedyHeadArgs {
+  const void* x;  // [tokens][inputs]
+  WeightAndBias head;
+  float* y;  // [tokens][2]
+  std::int64_t tokens;
+  bool shared_inputs = false;
+  bool sbi_gemm = true;
+};
+
+/// Whether workers should make the inputs of these matrices together: a function of shapes and formats alone.
+[[nodiscard]] bool share_inputs(const LinearArgs& args) noexcept;
+[[nodiscard]] bool share_inputs(const NormQkvArgs& args) noexcept;
+[[nodiscard]] bool share_inputs(const NormMlpUpArgs& args) noexcept;
+[[nodiscard]] bool share_inputs(const OutputResidualArgs& args) noexcept;
+[[nodiscard]] bool share_inputs(const GreedyHeadArgs& args) noexcept;
+
+/// Whether this many workers should share out the parts of contexts instead of queries: a function of shapes alone, with
+/// `kv_tokens` in all contexts together. Where the KV heads divide by the workers, whole heads are even shares.
+[[nodiscard]] bool split_contexts(const AttentionArgs& args, std::int64_t kv_tokens, int workers) noexcept;
+
+/// Phases in which rows are multiplied: one, or two a tile of tokens where inputs are shared.
+[[nodiscard, gnu::always_inline]] constexpr int input_phases(std::int64_t tokens, bool shared_inputs) noexcept {
+  return shared_inputs ? static_cast<int>(2 * ((tokens + shared_tile_tokens - 1) / shared_tile_tokens)) : 1;
+}
+/// Phases of a call: where contexts are split, and in a greedy head, one more to bring together what workers found.
+template <typename Args>
+[[nodiscard]] int phases(const Args& args) noexcept {
+  if constexpr (requires { args.split; }) return args.split ? 2 : 1;
+  if constexpr (std::is_same_v<Args, GreedyHeadArgs>) return input_phases(args.tokens, args.shared_inputs) + 1;
+  if constexpr (requires { args.shared_inputs; }) return input_phases(args.tokens, args.shared_inputs);
+  return 1;
+}
+
+/// How a matrix of some format meets so many tokens: a function of format, dtype, instruction set and tokens alone, and of
+/// whether SBI-GeMM may be used. The bits are the same every way.
+struct LinearWay {
+  const char* operands;  // what is multiplied: "fp32", "bf16 pairs", "int8 dots", ...
+  Arithmetic arithmetic;
+  std::int64_t outputs, tokens;  // of the register tile
+  /// Few tokens: one walk over each panel, bound by memory (SBI-GeMM); else chunks that stay in cache.
+  bool whole_panels;
 };
 
 /// All kernels of one instruction set for one dtype. A null entry means that the set has no such kernel (the reference
@@ -267,10 +351,14 @@ struct KernelTable {
   void (*residual)(const ResidualArgs&, const Worker&);
   void (*gather_rows)(const GatherRowsArgs&, const Worker&);
   void (*mean_pool)(const MeanPoolArgs&, const Worker&);
+  void (*best_token)(const BestTokenArgs&, const Worker&);
   void (*norm_qkv)(const NormQkvArgs&, const Worker&);
   void (*layout_attention)(const AttentionArgs&, const Worker&);
   void (*norm_mlp_up)(const NormMlpUpArgs&, const Worker&);
   void (*output_residual)(const OutputResidualArgs&, const Worker&);
+  void (*greedy_head)(const GreedyHeadArgs&, const Worker&);
+  LinearWay (*linear_way)(const WeightFormat&, std::int64_t tokens, bool sbi_gemm);
+  Arithmetic (*attention_arithmetic)(DataType kv);
 };
 
 /// Scratch bytes a worker needs at most in any kernel for these sizes (the largest widths of the plan).
@@ -278,8 +366,15 @@ struct ScratchBounds {
   std::int64_t max_inputs = 0;  // widest row that a norm or linear reads
   std::int64_t max_head_dim = 0;
   std::int64_t max_outputs = 0;
+  std::int64_t max_tokens = 0;  // of a step
+  std::int64_t max_rows = 0;  // of a step, where a greedy head treats them
+  std::int64_t max_context = 0;  // of a sequence
+  std::int64_t split_group = 0;  // query heads of a KV head, at most, where contexts may be split
+  std::int64_t workers = 1;
 };
 [[nodiscard]] std::size_t scratch_bytes(const ScratchBounds& bounds);
+/// And bytes that the workers of a call share.
+[[nodiscard]] std::size_t shared_bytes(const ScratchBounds& bounds);
 
 /// The angles of RoPE do not depend on dtype or instruction set: one kernel, double-checked against transformers.
 void rope_table(const RopeTableArgs& args, const Worker& worker);

@@ -25,10 +25,14 @@ constexpr KernelTable reference_table = {.name = "reference",
                                          .residual = reference::residual,
                                          .gather_rows = reference::gather_rows,
                                          .mean_pool = reference::mean_pool,
+                                         .best_token = reference::best_token,
                                          .norm_qkv = nullptr,
                                          .layout_attention = nullptr,
                                          .norm_mlp_up = nullptr,
-                                         .output_residual = nullptr};
+                                         .output_residual = nullptr,
+                                         .greedy_head = nullptr,
+                                         .linear_way = nullptr,
+                                         .attention_arithmetic = nullptr};
 
 constexpr std::array all_sets = {KernelSet::reference, KernelSet::baseline, KernelSet::avx2, KernelSet::avx512,
                                  KernelSet::avx512_vnni};

@@ -61,20 +61,26 @@ const char* lamella_last_error(void);
 typedef struct lamella_engine lamella_engine;
 
 /* Element types, and "as the store has it". */
-enum { LAMELLA_DTYPE_AUTO = 0, LAMELLA_DTYPE_F32 = 1, LAMELLA_DTYPE_F16 = 2, LAMELLA_DTYPE_BF16 = 3 };
+enum {
+  LAMELLA_DTYPE_AUTO = 0,
+  LAMELLA_DTYPE_F32 = 1,
+  LAMELLA_DTYPE_F16 = 2,
+  LAMELLA_DTYPE_BF16 = 3,
+  LAMELLA_DTYPE_I8 = 4 /* of the KV cache only */
+};
 
 /* lamella::EngineOptions, whose comments have units, ranges and defaults. */
 typedef struct lamella_engine_options {
   size_t struct_size;
   int32_t threads;
-  int32_t dtype; /* LAMELLA_DTYPE_ */
+  int32_t dtype; /* LAMELLA_DTYPE_, not I8 */
   int64_t max_num_seqs;
   int64_t max_model_len;
   int64_t max_num_batched_tokens;
   uint64_t memory_budget;   /* bytes; 0: what the machine has free */
   uint64_t kv_cache_memory; /* bytes; 0: what fits */
   int32_t prefix_caching;   /* 0 or 1 */
-  int32_t reserved;         /* 0: a field to come must not find what is left of something else */
+  int32_t kv_cache_dtype;   /* LAMELLA_DTYPE_; AUTO: as the dtype */
 } lamella_engine_options;
 
 /* Writes the defaults. `struct_size` is the caller's sizeof(lamella_engine_options). */

@@ -30,8 +30,11 @@ namespace lamella {
 struct EngineOptions {
   /// Threads that compute, 0 to 1024; 0: every core that affinity and cgroup limits leave to the process.
   int threads = 0;
-  /// Of activations and KV cache: f32, f16 or bf16; nothing: the store's. Weights keep the store's formats.
+  /// Of activations: f32, f16 or bf16; nothing: the store's. Weights keep the store's formats.
   std::optional<DataType> dtype = {};
+  /// In which the KV cache holds K and V: f32, f16, bf16 or i8, which has a scale for every token and head and halves a
+  /// bf16 cache; nothing: the dtype.
+  std::optional<DataType> kv_cache_dtype = {};
   /// Sequences in a step, 1 to 4096; further requests wait.
   std::int64_t max_num_seqs = 32;
   /// Tokens of prompt and result together, 1 to the model's own context; 0: that.

@@ -8,9 +8,10 @@
 namespace lamella {
 
 /// The type of an element of a plan buffer or of a resident weight. What checkpoints store is `StorageType` (io).
-enum class DataType : std::uint8_t { f32, f16, bf16, i32 };
+enum class DataType : std::uint8_t { f32, f16, bf16, i32, i8 };
 
 [[nodiscard]] constexpr std::size_t size_of(DataType type) noexcept {
+  if (type == DataType::i8) return 1;
   return type == DataType::bf16 || type == DataType::f16 ? 2 : 4;
 }
 
@@ -20,6 +21,7 @@ enum class DataType : std::uint8_t { f32, f16, bf16, i32 };
     case DataType::f16: return "float16";
     case DataType::bf16: return "bfloat16";
     case DataType::i32: return "int32";
+    case DataType::i8: return "int8";
   }
   return "?";
 }

@@ -41,6 +41,11 @@ constexpr std::array rules = {
          OpKind::linear,
          {OpKind::linear, OpKind::add_bias, OpKind::residual, OpKind::residual, OpKind::residual},
          {OpKind::residual, OpKind::residual}},
+    Rule{Region::head,
+         OpKind::greedy_head,
+         OpKind::linear,
+         {OpKind::linear, OpKind::add_bias, OpKind::best_token, OpKind::best_token, OpKind::best_token},
+         {OpKind::best_token, OpKind::best_token}},
 };
 
 template <typename Range, typename Value>

@@ -1,4 +1,5 @@
-// Deep-Fusion (the paper's III-B and III-D): the four regions of a transformer layer become one op each.
+// Deep-Fusion (the paper's III-B and III-D): the four regions of a transformer layer become one op each, and so does a
+// head that only looks for the best token.
 #pragma once
 
 #include <array>
@@ -8,13 +9,15 @@
 
 namespace lamella {
 
-inline constexpr std::array fusable_regions = {Region::qkv, Region::attention, Region::mlp_up, Region::output};
+inline constexpr std::array fusable_regions = {Region::qkv, Region::attention, Region::mlp_up, Region::output,
+                                               Region::head};
 
 /// Replaces every run of ops of one (layer, region) by the region's fused op:
 ///   qkv        norm?, Q/K/V linears, biases, RoPE, KV write           -> norm_qkv
 ///   attention  split heads, attention, merge heads                    -> layout_attention
 ///   mlp_up     norm?, up (and gate) linear, biases, activation        -> norm_mlp_up
 ///   output     output linear, bias, residual                          -> output_residual
+///   head       linear, bias, best token                               -> greedy_head
 /// Only `regions` are fused, so that each can be measured by itself. Requires: a verified plan whose runs have exactly
 /// those ops; a run with anything else in it (a collective, say) is left as it is. Guarantees: the same outputs;
 /// buffers that only connected a run's ops are gone.

@@ -42,6 +42,7 @@ from .options import add_engine_options, add_model, check_model
 from .output import print_json, quantity_text, seconds_text, table
 from .parser import Parser, count
 
+Prompts = list[list[int]]
 _READ_BYTES = 1 << 30  # below it, a large cache would serve part of the reads
 _MOST_DIFFERENCE = 0.10  # between two readings of the memory bandwidth around a repetition
 
@@ -100,7 +101,7 @@ class Workload:
         tokens = self.batch_size * self.prompt_tokens
         return 0 if tokens <= step_tokens else -(-tokens // max(1, step_tokens - self.batch_size + 1))
 
-    def prompts(self, draw: random.Random, vocab: int) -> list[list[int]]:
+    def prompts(self, draw: random.Random, vocab: int) -> Prompts:
         """Random token ids."""
         return [[draw.randrange(vocab) for _ in range(self.prompt_tokens)] for _ in range(self.batch_size)]
 
@@ -124,24 +125,27 @@ class Repetition:
 
 def _measure(engine: Engine, model: Named, load: Workload, repeat: int, seed: int) -> dict[str, Any]:
     draw = random.Random(seed)
-    run_once: Callable[[Engine, Workload, random.Random], Repetition] = _embed if model.is_encoder else _generate
+    run_once: Callable[[Engine, Workload, Prompts], Repetition] = _embed if model.is_encoder else generate_once
     with ProgressLine() as line:
         line.show("warming up")
-        run_once(engine, load, draw)
+        run_once(engine, load, load.prompts(draw, model.spec.vocab))
         peak = peak_memory_bytes()  # now: the bandwidth measurement takes memory of its own
         repetitions = []
         read = measured_bandwidth(engine.core.threads, _READ_BYTES)
         for i in range(repeat):
             line.show(f"repetition {i + 1} of {repeat}")
-            times = run_once(engine, load, draw)
+            times = run_once(engine, load, load.prompts(draw, model.spec.vocab))
             before, read = read, measured_bandwidth(engine.core.threads, _READ_BYTES)
             repetitions.append(Repetition(times.prefill_s, times.decode_s, (before, read)))
     return _figures(engine, model, load, repetitions, peak)
 
 
-def _generate(engine: Engine, load: Workload, draw: random.Random) -> Repetition:
+def generate_once(engine: Engine, load: Workload, prompts: Prompts) -> Repetition:
+    """The times of one repetition, greedy, without end of sequence; the bandwidth is the caller's to measure.
+
+    Errors: `InvalidArgumentError` where a prompt fails, or the engine's limits keep the batch from running as one.
+    """
     core = engine.core
-    prompts = load.prompts(draw, core.spec.vocab)
     most = load.new_tokens + load.early_tokens(core.config.max_num_batched_tokens)
     room = max(load.new_tokens, core.config.max_model_len - load.prompt_tokens)
     sampling = _core.SamplingParams(max_tokens=min(most, room))
@@ -167,8 +171,7 @@ def _generate(engine: Engine, load: Workload, draw: random.Random) -> Repetition
     return Repetition(prefilled, ended - prefilled)
 
 
-def _embed(engine: Engine, load: Workload, draw: random.Random) -> Repetition:
-    prompts = load.prompts(draw, engine.core.spec.vocab)
+def _embed(engine: Engine, load: Workload, prompts: Prompts) -> Repetition:
     started = time.perf_counter()
     engine.core.encode(prompts, _core.Pooling.mean)
     return Repetition(time.perf_counter() - started, 0.0)
@@ -213,7 +216,13 @@ def _prompt_flops(engine: Engine, load: Workload) -> int:
     config = engine.core.config
     shape = _core.StepShape.uniform(load.batch_size, load.prompt_tokens, load.prompt_tokens)
     rows = _core.explain_plan(
-        engine.core.spec, config.dtype, config.weight_formats, config.deep_fusion, shape, _core.Roofline()
+        engine.core.spec,
+        config.dtype,
+        config.weight_formats,
+        config.deep_fusion,
+        shape,
+        _core.Roofline(),
+        config.kv_cache_dtype,
     )
     return sum(row.flops for row in rows)
 

@@ -1,11 +1,15 @@
 """The step has --batch-size sequences that bring --tokens new tokens each and end with --context tokens in the cache.
-Bytes are those that must move if every operand is touched once; the roofline time is the larger of bytes / measured
-bandwidth and FLOPs / measured peak; the measured time is the op's own in a run of the whole plan. Layers that are alike
-are shown once, with the median of their measured times. A --shape that does not fit in memory has no measured times.
+It is one whose requests take the best token. Bytes are those that must move if every operand is touched once; the
+roofline time is the larger of bytes / measured bandwidth and FLOPs / the measured peak of the op's arithmetic (f32,
+bf16, int8); the measured time is the op's own in a run of the whole plan. The kernel of a linear is named with the way
+it goes at this size: SBI-GeMM (one walk over the weights, for few tokens) or blocked GeMM, what is multiplied, and
+outputs x tokens of its register tile. Layers that are alike are shown once, with the median of their measured times. A
+--shape that does not fit in memory has no measured times.
 
---json prints {"model", "dtype", "batch_size", "tokens", "context", "read_GBps", "peak_GFLOPs", "rows"}, and with
---memory "memory", the buffer table as text. A row: {"op", "layer", "region", "inputs", "outputs", "shape", "dtype",
-"kernel", "bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"}; layer -1 is outside the layers."""
+--json prints {"model", "dtype", "batch_size", "tokens", "context", "read_GBps", "peak_GFLOPs": {"f32", "bf16", "int8"},
+"rows"}, and with --memory "memory", the buffer table as text. A row: {"op", "layer", "region", "inputs", "outputs",
+"shape", "dtype", "kernel", "arithmetic", "bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"}; layer -1
+is outside the layers."""
 
 from __future__ import annotations
 
@@ -32,6 +36,7 @@ Row = dict[str, Any]
 
 _HEADER = ("layer", "region", "op", "kernel", "shape", "dtype", "read", "written", "FLOPs", "roofline", "measured")
 _LEFT = _HEADER.index("read")
+_ARITHMETIC = ("f32", "bf16", "int8")
 _SIGNATURE = ("op", "region", "shape", "dtype", "kernel", "bytes_read", "bytes_written", "flops")
 
 
@@ -92,14 +97,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Roofs:
-    """What this machine can do at most, as measured: bytes/s (None where that was impossible) and fp32 FLOP/s."""
+    """What this machine can do at most, as measured: bytes/s (None where that was impossible), and by arithmetic the
+    operations/s."""
 
     bytes_per_s: float | None
-    flops_per_s: float
+    peaks: dict[str, float]
 
     def __str__(self) -> str:
         memory = "memory not measured" if self.bytes_per_s is None else f"{self.bytes_per_s / 1e9:.1f} GB/s"
-        return f"roofs of this machine: {memory}, {quantity_text(self.flops_per_s)}FLOP/s in fp32"
+        peaks = (f"{quantity_text(peak)}FLOP/s in {arithmetic}" for arithmetic, peak in self.peaks.items())
+        return f"roofs of this machine: {', '.join((memory, *peaks))}"
 
 
 def _step(args: argparse.Namespace, model: Named) -> Step:
@@ -134,15 +141,16 @@ def _measured(engine: Engine, step: Step) -> tuple[Roofs, list[Row]]:
         raise InvalidArgumentError(f"a step of {step} exceeds --max-num-seqs or --max-num-batched-tokens")
     rows = engine.plan(step.batch_size, step.tokens, step.context)
     roofline = engine.core.roofline()
-    return Roofs(roofline.bytes_per_s or None, roofline.flops_per_s), rows
+    peaks = (roofline.f32_flops_per_s, roofline.bf16_flops_per_s, roofline.int8_ops_per_s)
+    return Roofs(roofline.bytes_per_s or None, dict(zip(_ARITHMETIC, peaks, strict=True))), rows
 
 
 def _costs_only(args: argparse.Namespace, model: Named, step: Step) -> tuple[Roofs, list[Row]]:
     threads = args.threads or _core.usable_cores()
-    roofs = Roofs(measured_bandwidth(threads), _core.measure_peak_flops(threads))
-    roofline = _core.Roofline(roofs.bytes_per_s or 0.0, roofs.flops_per_s)
+    roofs = Roofs(measured_bandwidth(threads), {each: _core.measure_peak(each, threads) for each in _ARITHMETIC})
+    roofline = _core.Roofline(roofs.bytes_per_s or 0.0, *roofs.peaks.values())
     fused = args.deep_fusion is not False
-    rows = _core.explain_plan(model.spec, model.dtype, model.formats, fused, step.shape, roofline)
+    rows = _core.explain_plan(model.spec, model.dtype, model.formats, fused, step.shape, roofline, model.kv_cache_dtype)
     return roofs, [row_as_dict(row) for row in rows]
 
 
@@ -154,7 +162,7 @@ def _json(model: Named, step: Step, roofs: Roofs, rows: list[Row], memory: str |
         "tokens": step.tokens,
         "context": step.context,
         "read_GBps": None if roofs.bytes_per_s is None else roofs.bytes_per_s / 1e9,
-        "peak_GFLOPs": roofs.flops_per_s / 1e9,
+        "peak_GFLOPs": {arithmetic: peak / 1e9 for arithmetic, peak in roofs.peaks.items()},
         "rows": rows,
         **({} if memory is None else {"memory": memory}),
     }

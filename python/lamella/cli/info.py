@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from lamella.checkpoint import Checkpoint
 
 _KV_BLOCK = 16  # tokens
-_MEANINGFUL = ("dtype", "quantization", "smoothing", "quantize_head", "max_num_seqs", "max_model_len", "threads")
+_MEANINGFUL = (
+    *("dtype", "kv_cache_dtype", "quantization", "smoothing", "quantize_head"),
+    *("max_num_seqs", "max_model_len", "threads"),
+)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -62,7 +65,7 @@ def _machine(threads: int | None) -> dict[str, Any]:
         "kernel_sets": _core.kernel_sets(),
         "memory_available_bytes": _core.available_memory(),
         "read_GBps": None if read is None else read / 1e9,
-        "peak_GFLOPs": _core.measure_peak_flops(threads or cores) / 1e9,
+        "peak_GFLOPs": _core.measure_peak("f32", threads or cores) / 1e9,
     }
 
 
@@ -135,12 +138,11 @@ def _store(checkpoint: Checkpoint, verify: bool) -> dict[str, Any] | None:
 
 def _memory(model: Named, max_model_len: int | None, sequences: int) -> dict[str, Any]:
     """Bytes that an engine of this dtype and context would hold; activations come on top."""
-    spec, element = model.spec, 4 if model.dtype == _core.DataType.float32 else 2
+    spec = model.spec
     context = max_model_len or spec.max_positions
     if context > spec.max_positions:
         raise InvalidArgumentError(f"max_model_len is {context}; expected 1 to {spec.max_positions}")
-    kv_token = sum(2 * layer.attention.kv_heads * layer.attention.head_dim * element for layer in spec.layers)
-    kv_token = 0 if model.is_encoder else kv_token
+    kv_token = 0 if model.is_encoder else _core.kv_bytes_per_token(spec, model.dtype, model.kv_cache_dtype)
     return {
         "dtype": model.dtype.name,
         "weights_bytes": _core.resident_bytes(spec, model.formats),

@@ -15,7 +15,7 @@ from .options import engine_keywords
 if TYPE_CHECKING:
     from lamella.checkpoint import Checkpoint
 
-_FORMATS = ("dtype", "quantization", "smoothing", "quantize_head")
+_FORMATS = ("dtype", "kv_cache_dtype", "quantization", "smoothing", "quantize_head")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Named:
     spec: _core.ModelSpec
     dtype: _core.DataType
     formats: list[_core.WeightFormat]  # one a declared weight
+    kv_cache_dtype: _core.DataType | None  # None: the dtype
     choices: list[_core.FormatChoice]  # of a model: what becomes of each weight; a shape has none
     checkpoint: Checkpoint | None = None  # of a model
 
@@ -47,11 +48,13 @@ def named(args: argparse.Namespace) -> Named:
         checkpoint = open_model(args.model)
         dtype = checkpoint.weights.resolved_dtype(options.dtype)
         choices = checkpoint.weights.choose_formats(options.format_options(dtype))
-        return Named(args.model, checkpoint.spec, dtype, [choice.format for choice in choices], choices, checkpoint)
+        formats = [choice.format for choice in choices]
+        return Named(args.model, checkpoint.spec, dtype, formats, options.resolved_kv_cache_dtype, choices, checkpoint)
     from lamella.shapes import spec_for_shape
 
     spec, dtype = spec_for_shape(args.shape), options.resolved_dtype("bfloat16")
-    return Named(args.shape, spec, dtype, _core.choose_formats_for_shape(spec, options.format_options(dtype)), [])
+    formats = _core.choose_formats_for_shape(spec, options.format_options(dtype))
+    return Named(args.shape, spec, dtype, formats, options.resolved_kv_cache_dtype, [])
 
 
 def open_engine(args: argparse.Namespace, spec: _core.ModelSpec | None = None, **defaults: Any) -> Engine:

@@ -58,6 +58,11 @@ ENGINE = (
         metavar="TYPE",
     ),
     Option(
+        "kv_cache_dtype",
+        "in which the KV cache holds K and V: auto (the dtype), float32/fp32, float16/fp16, bfloat16/bf16 or int8",
+        metavar="TYPE",
+    ),
+    Option(
         "quantization",
         "int8_weight_only, int8, int4, int4_a8 or dequantize (to the dtype); default: what the files store",
         metavar="NAME",
@@ -75,6 +80,7 @@ ENGINE = (
     Option("threads", "default: every core that affinity and cgroup limits leave", count, "N"),
     Option("seed", "what random choices are drawn from; default: 0", natural, "N"),
     Option("deep_fusion", "run the plain plan, op by op", switch=False),
+    Option("sbi_gemm", "multiply few tokens by the blocked GeMM, as many are", switch=False),
 )
 SAMPLING = (
     Option("max_tokens", "generated tokens at most", count, "N"),

@@ -3,10 +3,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
+#include <thread>
 
 #include "base/thread_team.h"
 #include "failing_new.h"
@@ -38,6 +41,59 @@ TEST(ThreadTeam, BarrierMakesEarlierWritesVisible) {
     }
   });
   for (const int sum : sums) EXPECT_EQ(sum, 4 * 500 * 501 / 2);
+}
+
+TEST(ThreadTeam, OnlyTheFirstMembersTakePartWhereFewerAreAskedFor) {
+  ThreadTeam team(5);
+  std::vector<int> calls(5), expected(5);
+  for (int round = 0; round < 60; ++round) {
+    const int members = 1 + round % 5;
+    team.run(members, [&](int index) {
+      for (int i = 0; i < 3; ++i) team.barrier();
+      ++calls[static_cast<std::size_t>(index)];
+    });
+    for (int index = 0; index < members; ++index) ++expected[static_cast<std::size_t>(index)];
+    EXPECT_EQ(calls, expected);
+  }
+}
+
+/// CPU time of all threads of this process.
+double cpu_seconds() {
+  timespec time{};
+  EXPECT_EQ(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time), 0);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+TEST(ThreadTeam, MembersThatWaitSleep) {  // polling, each of the others would use all of the time slept
+  ThreadTeam team(4);
+  team.run([](int) {});
+  const std::chrono::milliseconds pause(400);
+  const double before = cpu_seconds();
+  std::this_thread::sleep_for(pause);  // between rounds
+  team.run([&](int index) {  // at a barrier
+    if (index == 2) std::this_thread::sleep_for(pause);
+    team.barrier();
+  });
+  team.run([&](int index) {  // for the end of a round
+    if (index == 0) std::this_thread::sleep_for(pause);
+  });
+  EXPECT_LT(cpu_seconds() - before, 0.2);
+}
+
+TEST(ThreadTeam, MembersThatGaveUpPollingMeetAsBefore) {
+  ThreadTeam team(3);
+  std::vector<int> values(3, 0);
+  team.run([&](int index) {
+    const auto me = static_cast<std::size_t>(index);
+    for (int round = 1; round <= 3000; ++round) {
+      // Long waits until nobody polls any more, then short ones until they do again.
+      if (round < 40 && index == round % 3) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      values[me] = round;
+      team.barrier();
+      EXPECT_EQ(values, std::vector<int>(3, round));
+      team.barrier();
+    }
+  });
 }
 
 TEST(ThreadTeam, RethrowsAMembersExceptionAndStaysUsable) {

@@ -101,6 +101,7 @@ Cells::Cells(DataType dtype, const std::vector<double>& values)
 
 double Cells::at(std::int64_t i) const {
   const std::byte* from = bytes_.data() + offset_ + static_cast<std::size_t>(i) * size_of(dtype_);
+  if (dtype_ == DataType::i8) return std::to_integer<int>(*from) - 128;
   if (size_of(dtype_) == 2) {
     std::uint16_t bits;
     std::memcpy(&bits, from, sizeof bits);
@@ -113,6 +114,10 @@ double Cells::at(std::int64_t i) const {
 
 void Cells::set(std::int64_t i, double value) {
   std::byte* to = bytes_.data() + offset_ + static_cast<std::size_t>(i) * size_of(dtype_);
+  if (dtype_ == DataType::i8) {
+    *to = static_cast<std::byte>(static_cast<int>(value) + 128);
+    return;
+  }
   const std::uint16_t narrow = narrowed(dtype_, value);
   const float wide = static_cast<float>(value);
   if (size_of(dtype_) == 2) std::memcpy(to, &narrow, sizeof narrow);

@@ -53,13 +53,14 @@ class KernelTest : public ::testing::TestWithParam<Target> {
   ::testing::ScopedTrace trace_;
 };
 
-/// `count` elements of f32, f16 or bf16 at an address off every alignment but the element's, between guards of NaN that
+/// `count` elements of f32, f16, bf16 or i8 (bytes of number + 128) at an address off every alignment but the element's, between guards of NaN that
 /// expect_intact() looks at. Outputs start as NaN too, so an element that nobody wrote spoils the comparison.
 class Cells {
  public:
   Cells(DataType dtype, std::int64_t count, std::int64_t misalign_by = 1);
   Cells(DataType dtype, const std::vector<double>& values);  // rounded to dtype
   [[nodiscard]] void* data() { return bytes_.data() + offset_; }
+  [[nodiscard]] const void* data() const { return bytes_.data() + offset_; }
   [[nodiscard]] float* floats() { return static_cast<float*>(data()); }
   [[nodiscard]] std::int64_t size() const { return count_; }
   [[nodiscard]] DataType dtype() const { return dtype_; }
@@ -87,20 +88,46 @@ void expect_close(const Cells& got, const std::vector<double>& want, double boun
 /// Every element on its own: what some number within `slack` of `want` rounds to. Overflow to infinity included.
 void expect_within(const Cells& got, const std::vector<double>& want, const std::vector<double>& slack);
 
-/// Calls a kernel as every one of `workers`, one after the other, each with scratch of exactly the promised size full
-/// of NaN.
-template <typename Arguments>
-void run(void (*kernel)(const Arguments&, const Worker&), const Arguments& arguments, int workers = 1,
-         const ScratchBounds& bounds = {}) {
-  const std::size_t bytes = scratch_bytes(bounds);
-  for (int index = 0; index < workers; ++index) {
-    std::vector<std::byte> memory(bytes + 64, std::byte{0xff});
-    std::byte* aligned = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
-    std::vector<std::byte> behind(aligned + bytes, memory.data() + memory.size());
-    kernel(arguments, Worker{.index = index, .count = workers, .scratch = {.data = aligned, .size = bytes}});
-    EXPECT_EQ(std::memcmp(aligned + bytes, behind.data(), behind.size()), 0)
-        << "scratch of " << bytes << " bytes overrun";
+/// Scratch of exactly so many bytes, aligned as promised, full of NaN, with a guard behind it.
+class GuardedScratch {
+ public:
+  explicit GuardedScratch(std::size_t bytes) : bytes_(bytes), memory_(bytes + 128, std::byte{0xff}) {}
+  [[nodiscard]] Scratch scratch() {
+    const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(memory_.data()) % 64;
+    return {.data = memory_.data() + (64 - misaligned) % 64, .size = bytes_};
   }
+  void expect_intact() {
+    const std::byte* end = scratch().data + bytes_;
+    for (int i = 0; i < 64; ++i)
+      EXPECT_EQ(end[i], std::byte{0xff}) << "scratch of " << bytes_ << " bytes overrun by " << i + 1;
+  }
+
+ private:
+  std::size_t bytes_;
+  std::vector<std::byte> memory_;
+};
+
+/// Calls a kernel as every one of `workers`, phase by phase, one after the other, each with scratch of exactly the promised
+/// size full of NaN.
+template <typename Arguments>
+void run(void (*kernel)(const Arguments&, const Worker&), Arguments arguments, int workers = 1,
+         ScratchBounds bounds = {}) {
+  if constexpr (requires { arguments.shared_inputs; }) {
+    arguments.shared_inputs = share_inputs(arguments);  // as an executor does
+    bounds.max_tokens = arguments.tokens;
+  }
+  GuardedScratch shared(shared_bytes(bounds));
+  for (int phase = 0; phase < phases(arguments); ++phase)
+    for (int index = 0; index < workers; ++index) {
+      GuardedScratch scratch(scratch_bytes(bounds));
+      kernel(arguments, Worker{.index = index,
+                               .count = workers,
+                               .scratch = scratch.scratch(),
+                               .shared = shared.scratch(),
+                               .phase = phase});
+      scratch.expect_intact();
+    }
+  shared.expect_intact();
 }
 
 }  // namespace lamella::cpu::testing

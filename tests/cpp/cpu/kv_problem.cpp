@@ -1,6 +1,8 @@
 #include "kv_problem.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <numeric>
 
 namespace lamella::cpu::testing {
@@ -17,12 +19,17 @@ std::int64_t all_blocks(const std::vector<Context>& contexts) {
 
 }  // namespace
 
-KvProblem::KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<Context>& contexts,
+KvProblem::KvProblem(std::mt19937_64& random, DataType type, const std::vector<Context>& contexts,
                      std::int64_t kv_heads, std::int64_t head_dim)
     : contexts_(contexts),
       kv_heads_(kv_heads),
       head_dim_(head_dim),
-      cache_(dtype, all_blocks(contexts) * 2 * kv_heads * kv_block_tokens * head_dim) {
+      padded_((head_dim + 15) / 16 * 16),
+      word_(type == DataType::i8     ? 4
+            : type == DataType::bf16 ? 2
+                                     : 1),
+      plane_(kv_block_tokens * (padded_ + (type == DataType::i8 ? 4 : 0))),  // int8: 16 scales of four bytes at its end
+      cache_(type, all_blocks(contexts) * 2 * kv_heads * plane_) {
   std::vector<std::int32_t> free(static_cast<std::size_t>(all_blocks(contexts)));
   std::iota(free.begin(), free.end(), 0);
   std::shuffle(free.begin(), free.end(), random);
@@ -39,9 +46,11 @@ KvProblem::KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<
   for (std::size_t s = 0; s < contexts.size(); ++s)
     for (std::int64_t p = 0; p < contexts[s].past + contexts[s].count; ++p)
       for (const int k_or_v : {0, 1})
-        for (std::int64_t head = 0; head < kv_heads; ++head)
-          for (std::int64_t d = 0; d < head_dim; ++d)
-            cache_.set(index(static_cast<std::int64_t>(s), p, k_or_v, head) + d, normal(random));
+        for (std::int64_t head = 0; head < kv_heads; ++head) {
+          Values row(static_cast<std::size_t>(head_dim));
+          for (double& value : row) value = normal(random);
+          set(cache_, static_cast<std::int64_t>(s), p, k_or_v, head, row);
+        }
 }
 
 Step KvProblem::step(std::int64_t first, std::int64_t count, std::int64_t window) {
@@ -61,6 +70,7 @@ Step KvProblem::step(std::int64_t first, std::int64_t count, std::int64_t window
   }
   step.tokens = count;
   step.kv = {.cache = cache_.data(),
+             .type = cache_.dtype(),
              .block_tables = step.tables.data(),
              .blocks_per_sequence = blocks_per_sequence_,
              .sequences = step.spans.data(),
@@ -71,16 +81,74 @@ Step KvProblem::step(std::int64_t first, std::int64_t count, std::int64_t window
   return step;
 }
 
-std::int64_t KvProblem::index(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const {
+std::int64_t KvProblem::plane(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const {
   const std::int64_t block =
       tables_[static_cast<std::size_t>(sequence * blocks_per_sequence_ + position / kv_block_tokens)];
-  return (((block * 2 + k_or_v) * kv_heads_ + head) * kv_block_tokens + position % kv_block_tokens) * head_dim_;
+  return ((block * kv_heads_ + head) * 2 + k_or_v) * plane_;
+}
+
+std::int64_t KvProblem::index(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head,
+                              std::int64_t d) const {
+  const std::int64_t first = plane(sequence, position, k_or_v, head), slot = position % kv_block_tokens;
+  // Words of K stand [word][slot], those of V [word][place of the head]: neighbours in a word are `word_` elements.
+  if (k_or_v == 0) return first + d / word_ * word_ * kv_block_tokens + slot * word_ + d % word_;
+  return first + slot / word_ * word_ * padded_ + d * word_ + slot % word_;
+}
+
+std::int64_t KvProblem::scale_at(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const {
+  return plane(sequence, position, k_or_v, head) + kv_block_tokens * padded_ + position % kv_block_tokens * 4;
+}
+
+void KvProblem::set(Cells& cache, std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head,
+                    const Values& row) const {
+  const auto place = [&](std::int64_t d) { return index(sequence, position, k_or_v, head, d); };
+  float inverse = 1.0F;
+  if (cache.dtype() == DataType::i8) {
+    float top = 0.0F;
+    for (const double value : row) top = std::max(top, std::abs(static_cast<float>(value)));
+    if (top < std::ldexp(1.0F, -100)) top = 0.0F;
+    const float scale = top / 127.0F;
+    inverse = top == 0.0F ? 0.0F : 127.0F / top;
+    std::memcpy(static_cast<std::byte*>(cache.data()) + scale_at(sequence, position, k_or_v, head), &scale,
+                sizeof scale);
+  }
+  for (std::int64_t d = 0; d < head_dim_; ++d) {
+    const float value = static_cast<float>(row[static_cast<std::size_t>(d)]) * inverse;
+    cache.set(place(d), cache.dtype() == DataType::i8 ? std::nearbyint(value) : value);
+  }
+  if (k_or_v == 0)
+    for (std::int64_t behind = head_dim_; behind % word_ != 0; ++behind) cache.set(place(behind), 0.0);
+}
+
+void KvProblem::copy_position(const Cells& from, std::int64_t sequence, std::int64_t position, std::int64_t head) {
+  for (const int k_or_v : {0, 1}) {
+    for (std::int64_t d = 0; d < head_dim_; ++d) {
+      const std::int64_t at = index(sequence, position, k_or_v, head, d);
+      cache_.set(at, from.at(at));
+    }
+    if (cache_.dtype() != DataType::i8) continue;
+    const std::int64_t scale = scale_at(sequence, position, k_or_v, head);
+    std::memcpy(static_cast<std::byte*>(cache_.data()) + scale, static_cast<const std::byte*>(from.data()) + scale, 4);
+  }
+}
+
+Values KvProblem::row(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const {
+  float scale = 1.0F;
+  if (cache_.dtype() == DataType::i8)
+    std::memcpy(&scale, static_cast<const std::byte*>(cache_.data()) + scale_at(sequence, position, k_or_v, head),
+                sizeof scale);
+  Values row;
+  for (std::int64_t d = 0; d < head_dim_; ++d)
+    row.push_back(scale * cache_.at(index(sequence, position, k_or_v, head, d)));
+  return row;
 }
 
 Values KvProblem::rows(std::int64_t sequence, std::int64_t length, int k_or_v, std::int64_t head) const {
   Values rows;
-  for (std::int64_t p = 0; p < length; ++p)
-    for (std::int64_t d = 0; d < head_dim_; ++d) rows.push_back(cache_.at(index(sequence, p, k_or_v, head) + d));
+  for (std::int64_t p = 0; p < length; ++p) {
+    const Values next = row(sequence, p, k_or_v, head);
+    rows.insert(rows.end(), next.begin(), next.end());
+  }
   return rows;
 }
 

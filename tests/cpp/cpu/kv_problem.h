@@ -24,9 +24,9 @@ struct Step {
 
 class KvProblem {
  public:
-  /// All positions [0, past + count) of every sequence hold random K and V; every other slot of the cache holds NaN, so
-  /// that reading too far shows.
-  KvProblem(std::mt19937_64& random, DataType dtype, const std::vector<Context>& contexts, std::int64_t kv_heads,
+  /// All positions [0, past + count) of every sequence hold random K and V, stored in `type`; all else in the cache is
+  /// NaN, so that reading too far shows.
+  KvProblem(std::mt19937_64& random, DataType type, const std::vector<Context>& contexts, std::int64_t kv_heads,
             std::int64_t head_dim);
 
   /// Tokens [first, first + count) of the problem as a step of their own: other sequences are absent, a cut sequence is
@@ -37,8 +37,14 @@ class KvProblem {
   [[nodiscard]] const std::vector<Context>& contexts() const { return contexts_; }
   [[nodiscard]] Cells& cache() { return cache_; }
 
-  /// Element index in the cache of a position's K (0) or V (1).
-  [[nodiscard]] std::int64_t index(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const;
+  /// Stores a position's K (0) or V (1) in `cache`: rounded, with its scale where the type has one, and with the zeros
+  /// that fill K's last word.
+  void set(Cells& cache, std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head,
+           const Values& row) const;
+  /// Takes a position's K and V of one head over from another such cache.
+  void copy_position(const Cells& from, std::int64_t sequence, std::int64_t position, std::int64_t head);
+  /// A row as the cache holds it.
+  [[nodiscard]] Values row(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const;
   /// K or V rows of positions [0, length).
   [[nodiscard]] Values rows(std::int64_t sequence, std::int64_t length, int k_or_v, std::int64_t head) const;
   /// Calls body(token, sequence, position) for all tokens.
@@ -51,11 +57,23 @@ class KvProblem {
   }
 
  private:
+  /// The element of the cache that is the first of a position's plane, and the one that holds place `d`.
+  [[nodiscard]] std::int64_t plane(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head) const;
+  [[nodiscard]] std::int64_t index(std::int64_t sequence, std::int64_t position, int k_or_v, std::int64_t head,
+                                   std::int64_t d) const;
+  /// Where the scale of a position's row stands, in bytes.
+  [[nodiscard]] std::int64_t scale_at(std::int64_t sequence, std::int64_t position, int k_or_v,
+                                      std::int64_t head) const;
+
   std::vector<Context> contexts_;
   std::int64_t kv_heads_, head_dim_, blocks_per_sequence_ = 0;
   std::vector<std::int32_t> tables_, positions_;
+  std::int64_t padded_, word_, plane_;  // places of a head, neighbours in a word, elements of a plane
   Cells cache_;
 };
+
+/// The types in which a cache may hold K and V.
+inline constexpr DataType kv_types[] = {DataType::f32, DataType::f16, DataType::bf16, DataType::i8};
 
 /// Random contexts, some longer than attention's parts, together `tokens` tokens.
 [[nodiscard]] std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t tokens);

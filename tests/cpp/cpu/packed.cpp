@@ -183,15 +183,19 @@ CodedMatrix extreme_matrix(std::mt19937_64& random, const WeightFormat& format, 
   if (!is_quantised(format)) {
     // Subnormals of bf16 and fp32 lie below 2^-126, those of fp16 below 2^-14.
     const std::int64_t lowest = format.element == Element::f16 ? -24 : -140;
-    for (std::uint32_t& code : matrix.codes) {
-      const std::int64_t kind = draw(0, 9);
+    bool zero_row = false;
+    for (std::size_t i = 0; i < matrix.codes.size(); ++i) {
+      if (i % static_cast<std::size_t>(inputs) == 0) zero_row = draw(0, 9) == 0;
+      std::uint32_t& code = matrix.codes[i];
+      const std::int64_t kind = zero_row ? 0 : draw(0, 9);
       const double size = kind == 0 ? 0.0 : std::ldexp(1.0, static_cast<int>(kind < 3 ? draw(lowest, 9) : draw(-2, 2)));
       code = float_bits(format.element, sign() * size * (1.0 + static_cast<double>(draw(0, 255)) / 256.0));
     }
     return matrix;
   }
   const std::int64_t count = code_count(format), lowest = is_unsigned(format) ? 0 : -count / 2;
-  for (std::int64_t o = 0; o < outputs; ++o)
+  for (std::int64_t o = 0; o < outputs; ++o) {
+    const bool zero_row = draw(0, 9) == 0;
     for (std::int64_t g = 0; g < matrix.groups(); ++g) {
       const auto at = static_cast<std::size_t>(o * matrix.groups() + g);
       const std::int64_t kind = draw(0, 5);
@@ -202,18 +206,23 @@ CodedMatrix extreme_matrix(std::mt19937_64& random, const WeightFormat& format, 
       matrix.scales[at] =
           format.scale == Scale::f32 ? std::bit_cast<std::uint32_t>(static_cast<float>(scale)) : f16_bits(scale);
       if (format.offset == Offset::minimum)
-        matrix.offsets[at] = f16_bits(-scale * static_cast<double>(draw(0, 3) == 0 ? 0 : draw(0, 15)));
+        matrix.offsets[at] = f16_bits(zero_row ? 0.0 : -scale * static_cast<double>(draw(0, 3) == 0 ? 0 : draw(0, 15)));
       if (format.offset == Offset::zero)
         matrix.offsets[at] = static_cast<std::uint32_t>(kind == 2 ? 0 : kind == 3 ? 255 : draw(0, 255));
       const bool constant = draw(0, 3) == 0;  // all inputs of a group at one end: the largest sums there are
       const std::int64_t end = lowest + draw(0, 1) * (count - 1);
+      const bool zeros = zero_row || draw(0, 7) == 0;  // as near to zero as codes come, whatever the scale
+      const std::int64_t zero =
+          format.offset != Offset::zero ? 0 : std::min<std::int64_t>(matrix.offsets[at], lowest + count - 1);
       for (std::int64_t i = g * matrix.group_inputs(); i < std::min((g + 1) * matrix.group_inputs(), inputs); ++i) {
-        const std::int64_t code = constant          ? end
+        const std::int64_t code = zeros             ? zero
+                                  : constant        ? end
                                   : draw(0, 1) == 0 ? lowest + draw(0, 1) * (count - 1)
                                                     : lowest + draw(0, count - 1);
         matrix.codes[static_cast<std::size_t>(o * inputs + i)] = code_bits(format, code);
       }
     }
+  }
   return matrix;
 }
 

@@ -41,8 +41,8 @@ struct CodedMatrix {
 /// Normally distributed weights.
 [[nodiscard]] CodedMatrix random_matrix(std::mt19937_64& random, const WeightFormat& format, std::int64_t outputs,
                                         std::int64_t inputs, double deviation = 1.0);
-/// Codes that crowd at the ends of their range, zero, negative and subnormal scales, zeros of 0 and 255; floats from
-/// subnormal to large.
+/// Codes that crowd at the ends of their range, groups and rows of nothing but zeros, zero, negative and subnormal scales,
+/// zeros of 0 and 255; floats from subnormal to large.
 [[nodiscard]] CodedMatrix extreme_matrix(std::mt19937_64& random, const WeightFormat& format, std::int64_t outputs,
                                          std::int64_t inputs);
 

@@ -4,11 +4,14 @@
 #include <string>
 
 #include "cpu/machine.h"
+#include "formats.h"
 #include "kernel_testing.h"
 #include "lamella/error.h"
 
 namespace lamella::cpu::testing {
 namespace {
+
+using lamella::testing::all_formats;
 
 TEST(KernelTables, ReferenceAndBaselineAreEverywhere) {
   const auto sets = available_kernel_sets();
@@ -27,10 +30,11 @@ TEST(KernelTables, AreCompleteAndNamed) {
          {table.norm != nullptr, table.embed != nullptr, table.linear != nullptr, table.add_bias != nullptr,
           table.rope != nullptr, table.kv_write != nullptr, table.split_heads != nullptr, table.merge_heads != nullptr,
           table.attention != nullptr, table.activate != nullptr, table.residual != nullptr,
-          table.gather_rows != nullptr, table.mean_pool != nullptr})
+          table.gather_rows != nullptr, table.mean_pool != nullptr, table.best_token != nullptr})
       EXPECT_TRUE(present) << table.name;
-    for (const bool present : {table.norm_qkv != nullptr, table.layout_attention != nullptr,
-                               table.norm_mlp_up != nullptr, table.output_residual != nullptr})
+    for (const bool present :
+         {table.norm_qkv != nullptr, table.layout_attention != nullptr, table.norm_mlp_up != nullptr,
+          table.output_residual != nullptr, table.greedy_head != nullptr})
       EXPECT_EQ(present, target.set != KernelSet::reference) << table.name;
   }
 }
@@ -65,11 +69,38 @@ class IsaVariable {
   std::optional<std::string> before_;
 };
 
+TEST(KernelTables, TheWayOfALinearFollowsFormatAndTokens) {
+  for (const Target& target : vector_targets()) {
+    const KernelTable& kernels = target.kernels();
+    for (const WeightFormat& format : all_formats()) {
+      SCOPED_TRACE(::testing::Message() << kernels.name << ", " << to_string(kernels.dtype) << ", "
+                                        << to_string(format));
+      EXPECT_TRUE(kernels.linear_way(format, 1, true).whole_panels);
+      EXPECT_EQ(kernels.linear_way(format, 1, true).tokens, 1);
+      EXPECT_FALSE(kernels.linear_way(format, 64, true).whole_panels);
+      bool blocked = false;
+      for (std::int64_t tokens = 1; tokens <= shared_tile_tokens; ++tokens) {
+        const LinearWay way = kernels.linear_way(format, tokens, true),
+                        general = kernels.linear_way(format, tokens, false);
+        EXPECT_FALSE(general.whole_panels) << tokens;
+        EXPECT_EQ(general.outputs, kernels.linear_way(format, shared_tile_tokens, true).outputs) << tokens;
+        EXPECT_TRUE(way.whole_panels || way.tokens == general.tokens) << tokens;
+        EXPECT_TRUE(!blocked || !way.whole_panels) << tokens;  // once there are many tokens, more are not few
+        blocked = !way.whole_panels;
+        EXPECT_GE(way.tokens, 1) << tokens;
+        EXPECT_LE(way.tokens, std::min<std::int64_t>(tokens, 8)) << tokens;
+        EXPECT_EQ(panel_outputs % way.outputs, 0) << tokens;
+        EXPECT_EQ(way.arithmetic == Arithmetic::int8, has_int8_inputs(format)) << tokens;
+      }
+    }
+  }
+}
+
 TEST(KernelTables, LamellaIsaForcesASet) {
   for (const KernelSet set : available_kernel_sets()) {
     const IsaVariable variable(to_string(set));
     EXPECT_EQ(default_kernel_set(), set);
-    EXPECT_GT(measure_peak_flops(default_kernel_set(), 1, 0.001), 0.0) << to_string(set);
+    EXPECT_GT(measure_peak(default_kernel_set(), Arithmetic::f32, 1, 0.001), 0.0) << to_string(set);
   }
   const IsaVariable empty("");
   EXPECT_EQ(default_kernel_set(), available_kernel_sets().back());

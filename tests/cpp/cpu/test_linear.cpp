@@ -11,20 +11,33 @@ namespace {
 
 class Linear : public KernelTest {
  protected:
-  /// Tokens of all kinds: plain ones, zeros, tiny, huge, with one large input, of whole numbers.
+  /// Tokens of all kinds: plain ones, zeros, tiny, subnormal, huge, with one large input or many, of whole numbers, zero
+  /// in whole groups.
   Values token_rows(std::int64_t tokens, std::int64_t inputs) {
     const bool narrow = dtype() == DataType::f16;
     Values x = normal(tokens * inputs);
     for (std::int64_t t = 0; t < tokens; ++t) {
       double* row = x.data() + t * inputs;
       const auto times = [&](double factor) { std::for_each_n(row, inputs, [=](double& v) { v *= factor; }); };
-      switch (draw(0, 9)) {
+      const auto times_some = [&](std::int64_t in, double factor) {
+        std::for_each_n(row, inputs, [&](double& v) { v *= draw(1, in) == 1 ? factor : 1.0; });
+      };
+      const double subnormal = narrow ? 1e-6 : 1e-40;
+      switch (draw(0, 15)) {
         case 0: times(0.0); break;
         case 1: times(narrow ? 1e-7 : 1e-33); break;  // int8 inputs: zero where there is room, below 2^-100
         case 2: times(narrow ? 1e-5 : 1e-25); break;
         case 3: times(narrow ? 1e4 : 1e27); break;
         case 4: row[draw(0, inputs - 1)] = 300.0; break;
         case 5: std::for_each_n(row, inputs, [](double& v) { v = std::nearbyint(40.0 * v); }); break;
+        case 6: times_some(20, 3e3); break;
+        case 7: times(subnormal); break;  // of the inputs' type
+        case 8: times_some(2, subnormal); break;
+        case 9: times_some(3, -0.0); break;
+        case 10:
+          for (std::int64_t at = 0; at < inputs; at += 32)
+            if (draw(0, 1) == 0) std::fill_n(row + at, std::min<std::int64_t>(32, inputs - at), 0.0);
+          break;
         default: break;
       }
     }
@@ -51,14 +64,18 @@ class Linear : public KernelTest {
   }
 
  private:
-  /// What may get lost at the lower end of fp32's range. vdpbf16ps, which bf16 inputs with bf16 weights may meet, takes
-  /// subnormals for zero, both what it reads and what it writes.
+  /// What may get lost at the lower end of fp32's range. vdpbf16ps, which bf16 inputs may meet that are not rounded to
+  /// int8, takes subnormals for zero, both what it reads and what it writes; codes meet it before their scale.
   void add_underflow(Values& slack, const Cells& x, const CodedMatrix& weight) const {
-    const bool flushes = dtype() == DataType::bf16 && weight.format.element == Element::bf16;
+    const bool flushes = dtype() == DataType::bf16 && !has_int8_inputs(weight.format);
     const double smallest = flushes ? 0x1p-126 : 0x1p-149;
     const auto outputs = static_cast<std::size_t>(weight.outputs);
     double largest_weight = 0.0;
     for (const double w : weight.values()) largest_weight = std::max(largest_weight, std::abs(w));
+    for (std::int64_t o = 0; o < weight.outputs && flushes; ++o)
+      for (std::int64_t g = 0; g < weight.groups(); ++g)
+        largest_weight =
+            std::max({largest_weight, std::abs(double{weight.scale(o, g)}), std::abs(double{weight.minimum(o, g)})});
     for (std::size_t i = 0; i < slack.size(); ++i) {
       const auto row = static_cast<std::int64_t>(i / outputs) * weight.inputs;
       double factor = 1.0;
@@ -91,8 +108,10 @@ TEST_P(Linear, EveryNumberOfTokens) {
     compare(random_matrix(random_, all_formats()[static_cast<std::size_t>(pick)], draw_outputs(), draw_inputs()),
             tokens);
   }
-  for (const std::int64_t tokens : {63, 64, 65, 97, 128, 130})
-    compare(random_matrix(random_, formats::f32, draw_outputs(), draw_inputs()), tokens);
+  for (const std::int64_t tokens : {63, 64, 65, 97, 130, 256, 257, 263, 530}) {
+    const auto pick = draw(0, static_cast<std::int64_t>(all_formats().size()) - 1);
+    compare(random_matrix(random_, all_formats()[static_cast<std::size_t>(pick)], draw(1, 70), draw(1, 70)), tokens);
+  }
 }
 
 TEST_P(Linear, LongRows) {
@@ -120,6 +139,35 @@ TEST_P(Linear, NotANumberStaysInItsRowAndColumn) {
         EXPECT_EQ(std::isnan(y.at(t * outputs + o)), t == 2) << t << ", " << o;
         EXPECT_EQ(std::isinf(y.at(t * outputs + o)), has_infinity && t != 2 && o == 7) << t << ", " << o;
       }
+  }
+}
+
+TEST_P(Linear, AnInfinityLeavesNothingOfItsRowFiniteAndOtherRowsAlone) {
+  for (const WeightFormat& format : all_formats()) {
+    if (has_int8_inputs(format)) continue;
+    const std::int64_t inputs = draw_inputs(), outputs = draw_outputs(), tokens = draw(2, 20),
+                       bad = draw(0, tokens - 1);
+    SCOPED_TRACE(::testing::Message() << to_string(format) << ": " << tokens << " tokens, " << inputs << " inputs, "
+                                      << outputs << " outputs, infinity in row " << bad);
+    const Packed packed(random_matrix(random_, format, outputs, inputs));
+    Cells x(dtype(), normal(tokens * inputs));
+    const auto multiply = [&] {
+      Cells y(DataType::f32, tokens * outputs);
+      run(kernels().linear,
+          LinearArgs{.x = x.data(), .weight = packed.matrix(), .y = y.data(), .y_f32 = true, .tokens = tokens},
+          static_cast<int>(draw(1, 3)), {.max_inputs = inputs, .max_outputs = outputs});
+      return y.values();
+    };
+    const Values before = multiply();
+    x.set(bad * inputs + draw(0, inputs - 1), (draw(0, 1) == 0 ? 1.0 : -1.0) * static_cast<double>(INFINITY));
+    const Values after = multiply();
+    for (std::size_t i = 0; i < after.size(); ++i) {
+      if (static_cast<std::int64_t>(i) / outputs == bad) {
+        EXPECT_FALSE(std::isfinite(after[i])) << i;
+      } else {
+        EXPECT_EQ(after[i], before[i]) << i;
+      }
+    }
   }
 }
 

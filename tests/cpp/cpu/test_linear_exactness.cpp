@@ -1,6 +1,7 @@
 // What a linear promises to the bit, in every format: a token's row does not depend on its company, its place, the
-// number of workers or where anything lies in memory; weight-only formats give what fp32 weights of the same values
-// give; the sums of int8 inputs are whole numbers, the same on every instruction set.
+// number of workers, where anything lies in memory or whether few tokens go the way of many; weight-only formats give
+// what fp32 weights of the same values give, or, where pairs of bf16 are multiplied, what bf16 weights of their codes
+// give, times the scale; the sums of int8 inputs are whole numbers, the same on every instruction set.
 #include <algorithm>
 #include <bit>
 #include <functional>
@@ -47,13 +48,15 @@ Values turned(const Values& x, const CodedMatrix& matrix) {
 class LinearExactness : public KernelTest {
  protected:
   [[nodiscard]] static Cells linear(const KernelTable& kernels, const Packed& weight, const Values& x, int workers,
-                                    bool y_f32 = true, std::int64_t misalign_by = 1) {
+                                    bool y_f32 = true, std::int64_t misalign_by = 1, bool sbi_gemm = true) {
     const PackedMatrix matrix = weight.matrix();
     const std::int64_t tokens = static_cast<std::int64_t>(x.size()) / matrix.inputs;
     Cells xs(kernels.dtype, static_cast<std::int64_t>(x.size()), misalign_by);
     for (std::int64_t i = 0; i < xs.size(); ++i) xs.set(i, x[static_cast<std::size_t>(i)]);
     Cells y(y_f32 ? DataType::f32 : kernels.dtype, tokens * matrix.outputs, misalign_by);
-    run(kernels.linear, LinearArgs{.x = xs.data(), .weight = matrix, .y = y.data(), .y_f32 = y_f32, .tokens = tokens},
+    run(kernels.linear,
+        LinearArgs{
+            .x = xs.data(), .weight = matrix, .y = y.data(), .y_f32 = y_f32, .tokens = tokens, .sbi_gemm = sbi_gemm},
         workers, {.max_inputs = matrix.inputs, .max_outputs = matrix.outputs});
     y.expect_intact();
     return y;
@@ -62,6 +65,12 @@ class LinearExactness : public KernelTest {
   CodedMatrix draw_matrix(const WeightFormat& format, std::int64_t outputs, std::int64_t inputs) {
     return draw(0, 3) == 0 ? extreme_matrix(random_, format, outputs, inputs)
                            : random_matrix(random_, format, outputs, inputs);
+  }
+
+  /// Whether inputs and weights meet as pairs of bf16 (vdpbf16ps), which sums by pairs and takes codes before their scale.
+  [[nodiscard]] bool multiplies_pairs(const WeightFormat& format) const {
+    return GetParam().set == KernelSet::avx512_vnni && dtype() == DataType::bf16 && !has_int8_inputs(format) &&
+           format.offset == Offset::none && format.element != Element::f32 && format.element != Element::f16;
   }
 
   /// Computes the rows of `x` that are listed, on some workers.
@@ -90,7 +99,7 @@ class LinearExactness : public KernelTest {
   }
 };
 
-TEST_P(LinearExactness, CompanyPlaceWorkersAndAlignmentChangeNothing) {
+TEST_P(LinearExactness, CompanyPlaceWorkersAlignmentAndWayChangeNothing) {
   for (const WeightFormat& format : all_formats())
     for (int i = 0; i < 3; ++i) {
       const std::int64_t rows = draw_tokens(), inputs = draw_inputs(), outputs = draw_outputs();
@@ -102,7 +111,7 @@ TEST_P(LinearExactness, CompanyPlaceWorkersAndAlignmentChangeNothing) {
       EXPECT_EQ(calls_that_differ(rows, 5,
                                   [&](const std::vector<std::int64_t>& some, int workers) {
                                     return linear(kernels(), Packed(weight, 4 * draw(0, 15)), rows_of(x, some, inputs),
-                                                  workers, y_f32, draw(0, 16));
+                                                  workers, y_f32, draw(0, 16), draw(0, 1) == 1);
                                   }),
                 0);
     }
@@ -141,9 +150,7 @@ TEST_P(LinearExactness, AnotherOrderOfTheSumsIsNoticed) {
 
 TEST_P(LinearExactness, WeightOnlyFormatsAreFp32OnTheirValues) {
   for (const WeightFormat& format : all_formats()) {
-    if (has_int8_inputs(format)) continue;
-    // bf16 with bf16 may go through vdpbf16ps, which sums by pairs.
-    if (dtype() == DataType::bf16 && format.element == Element::bf16) continue;
+    if (has_int8_inputs(format) || multiplies_pairs(format)) continue;
     for (int i = 0; i < 4; ++i) {
       const std::int64_t inputs = draw_inputs(), outputs = draw_outputs();
       SCOPED_TRACE(::testing::Message() << to_string(format) << ": " << inputs << " inputs, " << outputs << " outputs");
@@ -161,10 +168,31 @@ TEST_P(LinearExactness, WeightOnlyFormatsAreFp32OnTheirValues) {
   }
 }
 
+TEST_P(LinearExactness, CodesThatMeetPairsAreBf16WeightsTimesTheirScale) {
+  if (!multiplies_pairs(formats::int8_weight_only)) return;
+  for (int i = 0; i < 20; ++i) {
+    const std::int64_t inputs = draw_inputs(), outputs = draw_outputs();
+    SCOPED_TRACE(::testing::Message() << inputs << " inputs, " << outputs << " outputs");
+    const CodedMatrix coded = draw_matrix(formats::int8_weight_only, outputs, inputs);
+    CodedMatrix plain{.format = formats::bf16, .outputs = outputs, .inputs = inputs};
+    for (std::int64_t o = 0; o < outputs; ++o)
+      for (std::int64_t k = 0; k < inputs; ++k)
+        plain.codes.push_back(std::bit_cast<std::uint32_t>(static_cast<float>(coded.number(o, k))) >> 16);
+    const std::int64_t tokens = draw_tokens();
+    const Values x = normal(tokens * inputs);
+    const Cells y = linear(kernels(), Packed(coded), x, 1), unscaled = linear(kernels(), Packed(plain), x, 1);
+    for (std::int64_t t = 0; t < tokens; ++t)
+      for (std::int64_t o = 0; o < outputs; ++o) {
+        const float want = static_cast<float>(unscaled.at(t * outputs + o)) * coded.scale(o, 0);
+        EXPECT_EQ(static_cast<float>(y.at(t * outputs + o)), want) << t << ", " << o;
+      }
+  }
+}
+
 TEST_P(LinearExactness, NarrowActivationsAreFp32OnTheirValues) {
   if (dtype() == DataType::f32) return;
   for (const WeightFormat& format : all_formats()) {
-    if (dtype() == DataType::bf16 && format.element == Element::bf16) continue;
+    if (multiplies_pairs(format)) continue;
     const std::int64_t inputs = draw_inputs(), outputs = draw_outputs();
     SCOPED_TRACE(::testing::Message() << to_string(format) << ": " << inputs << " inputs, " << outputs << " outputs");
     const Packed weight(draw_matrix(format, outputs, inputs));

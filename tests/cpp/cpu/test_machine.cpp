@@ -1,9 +1,11 @@
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "base/affinity.h"
 #include "cpu/cgroup.h"
 #include "cpu/machine.h"
 #include "failing_new.h"
@@ -99,9 +101,42 @@ TEST(Machine, FiguresAreSane) {
   EXPECT_LT(bandwidth, 1e13);
   for (const KernelSet set : available_kernel_sets()) {
     if (set == KernelSet::reference) continue;
-    const double flops = measure_peak_flops(set, 1, 0.02);
-    EXPECT_GT(flops, 1e7) << to_string(set);
-    EXPECT_LT(flops, 1e13) << to_string(set);
+    for (const Arithmetic arithmetic : {Arithmetic::f32, Arithmetic::bf16, Arithmetic::int8}) {
+      const double operations = measure_peak(set, arithmetic, 1, 0.02);
+      EXPECT_GT(operations, 1e7) << to_string(set) << ", " << to_string(arithmetic);
+      EXPECT_LT(operations, 1e14) << to_string(set) << ", " << to_string(arithmetic);
+    }
+  }
+  // A nanosecond is a few cycles; a millisecond is a machine that has other things to do all the time.
+  if (const std::optional<double> latency = measure_core_latency()) {
+    EXPECT_GT(*latency, 1e-9);
+    EXPECT_LT(*latency, 1e-3);
+  } else {
+    EXPECT_EQ(usable_cores(), 1);
+  }
+}
+
+TEST(Machine, AffineCoresFollowTheMask) {
+  cpu_set_t all;
+  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0) << "a kernel for more than 1024 cores";
+  EXPECT_EQ(affine_cores(), CPU_COUNT(&all));
+  int first = 0;
+  while (!CPU_ISSET(first, &all)) ++first;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(first, &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_EQ(affine_cores(), 1);
+  EXPECT_EQ(usable_cores(), 1);
+  ASSERT_EQ(sched_setaffinity(0, sizeof all, &all), 0);
+  EXPECT_EQ(affine_cores(), CPU_COUNT(&all));
+}
+
+TEST(Machine, ABarrierIsMeasuredWithAnyNumberOfThreads) {
+  for (const int threads : {1, 2, 3}) {
+    const double seconds = measure_barrier(threads);
+    EXPECT_GT(seconds, 0.0) << threads;
+    EXPECT_LT(seconds, 1.0) << threads;  // a wait that nobody ends would show
   }
 }
 
@@ -127,7 +162,9 @@ TEST(Machine, NothingIsMeasuredWithLessThanAThread) {
   };
   for (const int threads : {-1, 0, 1025}) {
     EXPECT_EQ(code([&] { return measure_read_bandwidth(threads); }), ErrorCode::invalid_argument);
-    EXPECT_EQ(code([&] { return measure_peak_flops(KernelSet::baseline, threads); }), ErrorCode::invalid_argument);
+    EXPECT_EQ(code([&] { return measure_peak(KernelSet::baseline, Arithmetic::f32, threads); }),
+              ErrorCode::invalid_argument);
+    EXPECT_EQ(code([&] { return measure_barrier(threads); }), ErrorCode::invalid_argument);
   }
 }
 

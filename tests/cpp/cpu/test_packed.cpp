@@ -33,7 +33,8 @@ TEST_P(PackedMatrices, UnpackToWhatTheirFormatSays) {
 TEST_P(PackedMatrices, EncodingIsNear) {
   for (const WeightFormat& format : all_formats()) {
     const Values values = normal(40 * 100, 0.05);
-    const double bound = format.element == Element::i4 ? 0.12 : is_quantised(format) ? 0.02 : 0.003;
+    // Four bits: steps of a seventh of the largest of 100 weights, 2.6 deviations, give 0.107, drawn rows up to 0.124.
+    const double bound = format.element == Element::i4 ? 0.15 : is_quantised(format) ? 0.02 : 0.003;
     EXPECT_LE(relative_error(encode(format, 100, values).values(), values), bound) << to_string(format);
   }
 }

@@ -160,9 +160,9 @@ TEST(KvMemory, ClearsOnlyTheNamedBlocks) {
   const Plan plan = plan_of(llama_like());
   KvMemory memory(plan, "test");
   const std::size_t bytes = memory.total_bytes();
-  EXPECT_EQ(bytes, 2U * 12 * 2 * 2 * 16 * 6 * 4);
+  EXPECT_EQ(bytes, 2U * 12 * 2 * 2 * 16 * 16 * 4);
   std::byte* layer = memory.data("kv.1");
-  const std::size_t block = 2 * 2 * 16 * 6 * 4;
+  const std::size_t block = 2 * 2 * 16 * 16 * 4;  // heads of 6 are padded to 16
   std::fill_n(layer, 12 * block, std::byte{7});
   memory.clear(std::vector<std::int32_t>{3});
   EXPECT_EQ(layer[3 * block - 1], std::byte{7});

@@ -5,8 +5,10 @@
 #include <array>
 
 #include "lamella/error.h"
+#include "memory/kv_pool.h"
 #include "plan/cost.h"
 #include "plan/passes/deep_fusion.h"
+#include "plan/verify.h"
 #include "plans.h"
 
 namespace lamella::testing {
@@ -29,7 +31,7 @@ TEST(Cost, AWindowBoundsWhatAttentionReadsAndMultiplies) {
   ModelSpec spec = llama_like(1);  // 6 heads on 2 of 6 elements
   spec.layers[0].attention.window = 20;
   const Plan plan = build_plan(spec, {.kv_pool_blocks = 4, .bounds = {64, 8, 8, 8}});
-  const std::int64_t row = 2 * 2 * 6 * 4, head_bytes = 6 * 6 * 4;
+  const std::int64_t row = 2 * 2 * 16 * 4, head_bytes = 6 * 6 * 4;
   const auto tables = [](const StepShape& shape) {
     return 4 * (shape.tokens + 2 * shape.sequences + shape.sequences * shape.kv_blocks);
   };
@@ -106,8 +108,25 @@ TEST(Cost, AttentionReadsTheWholeKvOfEachSequence) {
   const StepShape shape = StepShape::uniform(2, 1, 33);
   const Cost attention = cost_of(plan_of(llama_like()), OpKind::attention, shape);
   const std::int64_t tables = 4 * (2 + 4 + 2 * 3);  // positions, sequences, block tables of three blocks
-  EXPECT_EQ(attention.bytes_read, 4 * 2 * 36 + tables + 2 * 33 * (2 * 2 * 6) * 4);
+  EXPECT_EQ(attention.bytes_read,
+            4 * 2 * 36 + tables + 2 * 33 * (2 * 2 * 16) * 4);  // heads of 6 take 16 places in the cache
   EXPECT_EQ(attention.flops, 4 * 2 * 33 * 36);
+}
+
+TEST(Cost, KvIsCountedInTheTypeInWhichTheCacheHoldsIt) {
+  const StepShape shape = StepShape::uniform(2, 1, 33);
+  const std::pair<DataType, std::int64_t> bytes_of_a_head[] = {
+      {DataType::f32, 16 * 4}, {DataType::f16, 16 * 2}, {DataType::bf16, 16 * 2}, {DataType::i8, 16 + 4}};
+  for (const auto& [type, bytes] : bytes_of_a_head) {
+    PlanOptions options{.kv_dtype = type, .kv_pool_blocks = 12, .bounds = shape};
+    const Plan plan = build_plan(llama_like(), options);
+    verify(plan);
+    const std::int64_t tables = 4 * (2 + 4 + 2 * 3);
+    EXPECT_EQ(cost_of(plan, OpKind::attention, shape).bytes_read, 4 * 2 * 36 + tables + 2 * 33 * (2 * 2) * bytes);
+    EXPECT_EQ(cost_of(plan, OpKind::kv_write, shape).bytes_written, 2 * (2 * 2) * bytes);
+    EXPECT_EQ(KvMemory::bytes_per_block(plan),
+              llama_like().layers.size() * static_cast<std::size_t>(16 * (2 * 2) * bytes));
+  }
 }
 
 TEST(Cost, FusionSavesActivationTrafficAndNoFlopsOfMatrices) {

@@ -17,9 +17,9 @@ TEST(DeepFusion, MakesFourRegionsOfALayer) {
       "-             rope_table       positions[T], rope_lengths[T] -> angles[T, 6]\n"
       "0   qkv       norm_qkv         embedded[T, 36], positions[T], sequences[S, 2], block_tables[S, B], angles[T, 6] "
       "-> "
-      "0.rotated[T, 36], kv.0[12, 2, 2, 16, 6]  | attention_norm, query, key, value\n"
+      "0.rotated[T, 36], kv.0[12, 2, 2, 16, 16]  | attention_norm, query, key, value\n"
       "0   attention layout_attention 0.rotated[T, 36], positions[T], sequences[S, 2], block_tables[S, B], kv.0[12, 2, "
-      "2, 16, 6] -> "
+      "2, 16, 16] -> "
       "0.context[T, 36]\n"
       "0   output    output_residual  0.context[T, 36], embedded[T, 36] -> 0.residual[T, 36]  | attention_output\n"
       "0   mlp_up    norm_mlp_up      0.residual[T, 36] -> 0.activated[T, 50]  | mlp_norm, mlp_up, mlp_gate\n"
@@ -41,6 +41,14 @@ TEST(DeepFusion, FusesEveryRegionOfEveryFamily) {
   const Plan bert = deep_fusion(plan_of(bert_like(3), PlanOutput::hidden));
   EXPECT_EQ(std::ranges::count(bert.ops, OpKind::norm, &Op::kind), 7);
   EXPECT_EQ(std::ranges::count(bert.ops, OpKind::norm_qkv, &Op::kind), 3);
+}
+
+TEST(DeepFusion, MakesOneOpOfAHeadThatLooksForTheBestToken) {
+  ModelSpec spec = neox_like(1);
+  spec.head.bias = true;
+  const std::string table = to_table(deep_fusion(plan_of(spec, PlanOutput::greedy)));
+  EXPECT_TRUE(table.ends_with("-   head      greedy_head      normed[R, 30] -> greedy[R, 2]  | head, head_bias\n"))
+      << table;
 }
 
 TEST(DeepFusion, KeepsTheOutputAndItsType) {

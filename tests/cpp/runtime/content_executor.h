@@ -56,6 +56,7 @@ class ContentExecutor final : public Executor {
   }
   std::vector<double> run_timed(const StepInput& /*step*/) override { return {}; }
   [[nodiscard]] std::string kernel_name(std::size_t /*op*/) const override { return "content"; }
+  [[nodiscard]] Arithmetic arithmetic(std::size_t /*op*/) const override { return Arithmetic::f32; }
 
   /// What follows these tokens; -1 where their logits are no numbers.
   [[nodiscard]] static std::int32_t next_token(std::span<const std::int32_t> tokens, const Windows& windows = {0}) {

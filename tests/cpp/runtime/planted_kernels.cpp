@@ -79,10 +79,11 @@ void planted_attention(const cpu::AttentionArgs& a, const Worker& worker) {
   for (std::int64_t head = mine.begin; head < mine.end; ++head)
     for (std::int64_t s = 0; s < a.kv.sequence_count; ++s) {
       const std::int64_t first = a.kv.sequences[s].first, end = first + a.kv.sequences[s].count;
-      const auto cached = [&](int k_or_v, std::int64_t position) {
-        const std::int64_t block = a.kv.block_tables[s * a.kv.blocks_per_sequence + position / kv_block_tokens];
-        return row_of(a.kv.cache, 0, 0) + a.kv.offset(block, k_or_v, head / (a.heads / a.kv.kv_heads)) +
-               position % kv_block_tokens * dim;
+      const auto cached = [&](int k_or_v, std::int64_t position, std::int64_t d) {
+        const std::int64_t block = a.kv.block_tables[s * a.kv.blocks_per_sequence + position / kv_block_tokens],
+                           slot = position % kv_block_tokens;
+        const auto* plane = reinterpret_cast<const float*>(a.kv.plane(block, k_or_v, head / (a.heads / a.kv.kv_heads)));
+        return plane[k_or_v == 0 ? key_element(1, slot, d) : value_element(1, dim, slot, d)];
       };
       for (std::int64_t t = first; t < end; ++t) {
         const float* query = row_of(a.query, head * a.tokens + t, dim);
@@ -90,7 +91,7 @@ void planted_attention(const cpu::AttentionArgs& a, const Worker& worker) {
         std::vector<float> scores(static_cast<std::size_t>(length)), sums(static_cast<std::size_t>(dim + 1));
         for (std::int64_t p = 0; p < length; ++p) {
           float score = 0.0F;
-          for (std::int64_t d = 0; d < dim; ++d) score += query[d] * cached(0, p)[d];
+          for (std::int64_t d = 0; d < dim; ++d) score += query[d] * cached(0, p, d);
           scores[static_cast<std::size_t>(p)] = score * a.scale;
         }
         const float largest = *std::ranges::max_element(scores);
@@ -98,7 +99,7 @@ void planted_attention(const cpu::AttentionArgs& a, const Worker& worker) {
           std::vector<float> part_sums(sums.size());
           for (std::int64_t p = begin; p < std::min(length, begin + part); ++p) {
             const float weight = std::exp(scores[static_cast<std::size_t>(p)] - largest);
-            for (std::int64_t d = 0; d < dim; ++d) part_sums[static_cast<std::size_t>(d)] += weight * cached(1, p)[d];
+            for (std::int64_t d = 0; d < dim; ++d) part_sums[static_cast<std::size_t>(d)] += weight * cached(1, p, d);
             part_sums.back() += weight;
           }
           std::ranges::transform(sums, part_sums, sums.begin(), std::plus());

@@ -46,6 +46,7 @@ class RecordingExecutor final : public Executor {
   }
   std::vector<double> run_timed(const StepInput& step) override { return inner_->run_timed(step); }
   [[nodiscard]] std::string kernel_name(std::size_t op) const override { return inner_->kernel_name(op); }
+  [[nodiscard]] Arithmetic arithmetic(std::size_t op) const override { return inner_->arithmetic(op); }
 
  private:
   std::unique_ptr<Executor> inner_;
@@ -59,8 +60,10 @@ class RecordingDevice final : public Device {
   RecordingDevice(int threads, const cpu::KernelTable& kernels, LogitRows& rows)
       : inner_({.threads = threads}), kernels_(kernels), rows_(rows) {}
 
-  [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory) override {
-    auto executor = std::make_unique<cpu::CpuExecutor>(std::move(plan), memory, inner_.team(), kernels_);
+  [[nodiscard]] std::unique_ptr<Executor> executor(Plan plan, const Borrowed& memory,
+                                                   const ExecutorOptions& options) override {
+    auto executor =
+        std::make_unique<cpu::CpuExecutor>(std::move(plan), memory, inner_.team(), cpu::Kernels{kernels_, options});
     return std::make_unique<RecordingExecutor>(std::move(executor), rows_);
   }
   [[nodiscard]] bool has_fused_kernels() const noexcept override { return kernels_.norm_qkv != nullptr; }

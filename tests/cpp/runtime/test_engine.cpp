@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "models.h"
+#include "recording_device.h"
 
 namespace lamella::testing {
 namespace {
@@ -30,6 +31,25 @@ TEST(Engine, GreedyTokensAreTheArgmaxOfItsLogits) {
     sequence.push_back(token);
   }
   expect_idle(*engine);
+}
+
+TEST(Engine, OnlyStepsThatWantMoreThanTheBestTokenKeepLogits) {
+  const cpu::KernelTable& kernels = cpu::kernel_table(cpu::available_kernel_sets().back(), DataType::f32);
+  const auto tokens_and_rows = [&](const SamplingParams& sampling) {
+    LogitRows rows;  // those of plans that have logits
+    EngineCore engine(llama_like(), {}, std::make_unique<RecordingDevice>(2, kernels, rows),
+                      [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 7); });
+    const std::vector<std::int32_t> tokens = generate(engine, {.prompt = {5, 17, 99}, .sampling = sampling});
+    engine.close();
+    return std::pair(tokens, rows.size());
+  };
+  const auto [tokens, rows] = tokens_and_rows({.max_tokens = 6});
+  EXPECT_EQ(tokens.size(), 6U);
+  EXPECT_EQ(rows, 0U);
+  EXPECT_EQ(tokens_and_rows({.max_tokens = 6, .logprobs = 0}), std::pair(tokens, std::size_t{6}));
+  EXPECT_EQ(tokens_and_rows({.max_tokens = 6, .logit_bias = {{3, 0.0F}}}), std::pair(tokens, std::size_t{6}));
+  EXPECT_EQ(tokens_and_rows({.max_tokens = 6, .temperature = 0.8}).second, 6U);
+  EXPECT_EQ(tokens_and_rows({.max_tokens = 6, .prompt_logprobs = 0}).first, tokens);
 }
 
 TEST(Engine, ARequestsTokensDoNotDependOnItsCompanyNorOnChunks) {
@@ -68,7 +88,7 @@ TEST(Engine, AWindowedModelWritesATextFarLongerThanItsCacheHolds) {
   for (LayerSpec& layer : spec.layers) layer.attention.window = 20;
   // A chunk of 16 tokens and the 19 before them touch four blocks at most.
   const std::uint64_t block =
-      std::uint64_t{2} * 2 * 2 * 16 * 6 * sizeof(float);  // layers, K and V, heads, slots, elements
+      std::uint64_t{2} * 2 * 2 * 16 * 16 * sizeof(float);  // layers, K and V, heads, slots, elements (6, padded)
   EngineConfig config{.max_num_seqs = 1, .max_num_batched_tokens = 16, .kv_cache_memory = 4 * block};
   const Request request{.prompt = std::vector<std::int32_t>(28, 5), .sampling = {.max_tokens = 100}};
   const std::unique_ptr<EngineCore> small = make_engine(spec, {.config = config});

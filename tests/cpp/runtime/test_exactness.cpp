@@ -1,8 +1,9 @@
 // Whole engines to the bit: a request's logits do not depend on what else runs, how its prompt is cut into steps, how
-// many threads compute or, in fp32, whether ops are fused; on every kernel set, in every weight format, for every kind
-// of layer. Planted kernels that sum in another order must be noticed.
+// many threads compute, which GeMM few tokens take or, in fp32, whether ops are fused; on every kernel set, in every
+// weight format, for every kind of layer. Planted kernels that sum in another order must be noticed.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "formats.h"
@@ -19,7 +20,7 @@ namespace {
 struct Company {
   int threads = 1;
   std::int64_t sequences = 1, step_tokens = 512;
-  bool deep_fusion = true;
+  bool deep_fusion = true, sbi_gemm = true;
   std::int64_t spare_blocks =
       1000;  // of the KV cache, beside those of the longest request: few, and many are preempted
   int steps_in_flight = 1;
@@ -28,8 +29,9 @@ struct Company {
 
 std::ostream& operator<<(std::ostream& out, const Company& company) {
   return out << company.requests.size() << " requests, " << company.threads << " threads, " << company.sequences
-             << " sequences and " << company.step_tokens << " tokens a step, fusion " << company.deep_fusion << ", "
-             << company.spare_blocks << " spare blocks, " << company.steps_in_flight << " steps in flight";
+             << " sequences and " << company.step_tokens << " tokens a step, fusion " << company.deep_fusion
+             << ", SBI-GeMM " << company.sbi_gemm << ", " << company.spare_blocks << " spare blocks, "
+             << company.steps_in_flight << " steps in flight";
 }
 
 /// An engine under test.
@@ -38,6 +40,7 @@ struct Subject {
   std::vector<WeightFormat> formats;
   const cpu::KernelTable& kernels;
   bool change_fusion = false;  // fused and plain plans give the same bits
+  std::optional<DataType> kv_cache_dtype = {};
 };
 
 class EngineExactness : public ::testing::Test {
@@ -106,8 +109,10 @@ class EngineExactness : public ::testing::Test {
   static LogitRows logits_in(const Company& company, const Subject& subject, const std::vector<Request>& requests) {
     LogitRows rows;
     const std::int64_t most_places = KvBlockPool::blocks_for(subject.spec.max_positions);
-    const Plan plan = build_plan(
-        subject.spec, {.dtype = subject.kernels.dtype, .kv_pool_blocks = 1, .bounds = {1, 1, 1, most_places}});
+    const Plan plan = build_plan(subject.spec, {.dtype = subject.kernels.dtype,
+                                                .kv_dtype = subject.kv_cache_dtype,
+                                                .kv_pool_blocks = 1,
+                                                .bounds = {1, 1, 1, most_places}});
     const KvRetention retention{
         .windows = kv_groups(subject.spec, most_places * kv_block_tokens).windows,
         .tokens_in_flight = std::max(company.step_tokens, company.sequences) * company.steps_in_flight};
@@ -117,8 +122,10 @@ class EngineExactness : public ::testing::Test {
     const std::int64_t blocks = retention.most_blocks(longest) + company.spare_blocks;
     EngineCore engine(subject.spec,
                       {.dtype = subject.kernels.dtype,
+                       .kv_cache_dtype = subject.kv_cache_dtype,
                        .weight_formats = subject.formats,
                        .deep_fusion = company.deep_fusion,
+                       .sbi_gemm = company.sbi_gemm,
                        .max_num_seqs = company.sequences,
                        .max_num_batched_tokens = company.step_tokens,
                        .kv_cache_memory = static_cast<std::uint64_t>(blocks) * KvMemory::bytes_per_block(plan),
@@ -138,6 +145,7 @@ class EngineExactness : public ::testing::Test {
         .sequences = draw(1, 40),
         .step_tokens = any_of<std::int64_t>({requests < 9 ? 1 : 33, draw(2, 15), 16, 17, draw(18, 80), 512}),
         .deep_fusion = !change_fusion || draw(0, 1) == 1,
+        .sbi_gemm = draw(0, 1) == 1,
         .spare_blocks = any_of<std::int64_t>({0, draw(1, 6), 1000}),
         .steps_in_flight = static_cast<int>(draw(1, 3))};
     for (std::size_t i = 0; i < requests; ++i) company.requests.push_back(i);
@@ -177,36 +185,45 @@ class EngineExactness : public ::testing::Test {
   ::testing::ScopedTrace trace_{__FILE__, __LINE__, "LAMELLA_SEED=" + std::to_string(seed_)};
 };
 
-std::vector<const cpu::KernelTable*> every_table() {
+/// Every kernel table; under sanitizers some.
+std::vector<const cpu::KernelTable*> tables_to_run(std::mt19937_64& random) {
   std::vector<const cpu::KernelTable*> tables = {&cpu::kernel_table(cpu::KernelSet::reference, DataType::f32)};
   for (const cpu::KernelSet set : cpu::available_kernel_sets())
     for (const DataType dtype : {DataType::f32, DataType::f16, DataType::bf16})
       if (set != cpu::KernelSet::reference) tables.push_back(&cpu::kernel_table(set, dtype));
+  if (sanitized) {  // other errors are looked for, at ten times the time
+    std::ranges::shuffle(tables, random);
+    tables.resize(std::min<std::size_t>(tables.size(), 4));
+  }
   return tables;
 }
 
 TEST_F(EngineExactness, CompanyChunksThreadsAndFusionChangeNoLogit) {
-  for (const cpu::KernelTable* kernels : every_table()) {
+  for (const cpu::KernelTable* kernels : tables_to_run(random_)) {
     std::vector<WeightFormat> some = all_formats();
     std::ranges::shuffle(some, random_);
-    some.resize(full_stage() ? 20 : 4);
+    some.resize(full_stage() ? 20 : sanitized ? 1 : 4);
     some.push_back({});  // stands for a mixture
     for (std::size_t i = 0; i < some.size(); ++i) {
       const bool mixed = i + 1 == some.size();
       const ModelSpec spec = any_decoder();
-      const Subject subject{.spec = spec,
-                            .formats = formats_of(spec, mixed ? nullptr : &some[i]),
-                            .kernels = *kernels,
-                            .change_fusion = kernels->dtype == DataType::f32 && kernels->norm_qkv != nullptr};
+      const Subject subject{
+          .spec = spec,
+          .formats = formats_of(spec, mixed ? nullptr : &some[i]),
+          .kernels = *kernels,
+          .change_fusion = kernels->dtype == DataType::f32 && kernels->norm_qkv != nullptr,
+          .kv_cache_dtype = any_of<std::optional<DataType>>(
+              {std::nullopt, DataType::f32, DataType::f16, DataType::bf16, DataType::i8, DataType::i8})};
       EXPECT_EQ(difference(subject, any_of<std::int64_t>({1, 2, draw(3, 9), draw(10, 40)}), full_stage() ? 2 : 1), "")
           << kernels->name << " " << to_string(kernels->dtype) << ", " << spec.family << " of width " << spec.hidden
-          << " in " << (mixed ? "any formats" : to_string(some[i]));
+          << " in " << (mixed ? "any formats" : to_string(some[i])) << ", KV in "
+          << (subject.kv_cache_dtype ? to_string(*subject.kv_cache_dtype) : "the dtype");
     }
   }
 }
 
 TEST_F(EngineExactness, CompanyAndThreadsChangeNoRowOfAnEncoder) {
-  for (const cpu::KernelTable* kernels : every_table()) {
+  for (const cpu::KernelTable* kernels : tables_to_run(random_)) {
     const ModelSpec spec = resized(bert_like());
     std::vector<std::vector<std::int32_t>> inputs;
     for (const Request& request : ragged_requests(spec.vocab, draw(1, 40))) inputs.push_back(request.prompt);
@@ -216,6 +233,7 @@ TEST_F(EngineExactness, CompanyAndThreadsChangeNoRowOfAnEncoder) {
       EngineCore engine(spec,
                         {.dtype = kernels->dtype,
                          .weight_formats = formats,
+                         .sbi_gemm = company.sbi_gemm,
                          .max_num_seqs = company.sequences,
                          .max_num_batched_tokens = company.step_tokens},
                         std::make_unique<RecordingDevice>(company.threads, *kernels, unused),
@@ -263,7 +281,10 @@ std::vector<Plant> plants() {
 TEST_F(EngineExactness, APlantedReorderingIsNoticed) {
   const std::vector<WeightFormat> some = {formats::bf16, formats::int8_weight_only, formats::int8, formats::q4_1,
                                           formats::int4_a8};
-  for (const Plant& plant : plants())
+  std::vector<Plant> some_plants = plants();
+  std::ranges::shuffle(some_plants, random_);
+  if (sanitized) some_plants.resize(1);
+  for (const Plant& plant : some_plants)
     for (const WeightFormat& format : {formats::f32, any_of(some)}) {
       // Several groups in every row: a sum of integers with one scale knows no order.
       ModelSpec spec = any_of<ModelSpec>({llama_like(), gpt2_like(), neox_like()});

@@ -19,6 +19,7 @@ void activate(const ActivateArgs& a, const Worker& worker);
 void residual(const ResidualArgs& a, const Worker& worker);
 void gather_rows(const GatherRowsArgs& a, const Worker& worker);
 void mean_pool(const MeanPoolArgs& a, const Worker& worker);
+void best_token(const BestTokenArgs& a, const Worker& worker);
 
 /// Row `row` of a matrix of fp32.
 [[nodiscard]] inline const float* row_of(const void* matrix, std::int64_t row, std::int64_t width) {

@@ -1,9 +1,8 @@
 // Deep-Fusion's regions 1, 3 and 4 (the paper's III-B and III-D): what stands before and after a linear, in one kernel
 // with it.
 //
-// Tokens go through in tiles of token_tile. Every worker normalises the whole tile into its own scratch (the
-// paper broadcasts the input and repeats the norm on every SM: no worker waits for another), multiplies it by its share
-// of the weight rows, and finishes bias, RoPE, activation, gating or residual on the fp32 results before it stores them
+// Tokens go through in tiles. Every worker normalises the whole tile into its own scratch, or all share that work
+// (tile_inputs.h), multiplies it by its share of the weight rows, and finishes bias, RoPE, activation, gating or residual on the fp32 results before it stores them
 // once. In fp32 the bits are those of the separate kernels, because both run the same functions in the same order; in
 // bf16 the roundings in between are gone.
 #pragma once
@@ -16,24 +15,6 @@
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
-
-/// Bytes at the start of a worker's scratch that hold a tile of normalised rows.
-template <typename T>
-LAMELLA_INLINE std::int64_t normalised_bytes(std::int64_t width) {
-  return round_up(token_tile * width * static_cast<std::int64_t>(sizeof(T)), 64);
-}
-
-/// Rows [t, t + tokens) after the norm: in scratch, or x itself where there is no norm. Their forms follow in scratch.
-template <typename T>
-LAMELLA_INLINE TileBuilder<T> normalised_tile(const T* x, const RowNorm& norm, std::int64_t tokens,
-                                              const Worker& worker) {
-  const std::int64_t bytes = normalised_bytes<T>(norm.width);
-  const Scratch rest{worker.scratch.data + bytes, worker.scratch.size - static_cast<std::size_t>(bytes)};
-  if (norm.kind == NormKind::none) return {x, tokens, norm.width, rest};
-  T* rows = reinterpret_cast<T*>(worker.scratch.data);
-  for (std::int64_t i = 0; i < tokens; ++i) normalise_row(x + i * norm.width, rows + i * norm.width, norm);
-  return {rows, tokens, norm.width, rest};
-}
 
 /// row += bias, where there is one.
 LAMELLA_INLINE void add_bias_to(float* row, const float* bias, std::int64_t width) {
@@ -83,8 +64,7 @@ LAMELLA_INLINE void finish_head(const NormQkvArgs& a, const ProjectedHead& unit,
   }
   if (unit.target == unit.to_query) return;
   each_slot(a.kv, first, first + tokens, [&](std::int64_t t, std::int64_t block, std::int64_t slot) LAMELLA_BODY {
-    store_row(cache_row<T>(a.kv, block, unit.target == unit.to_value ? 1 : 0, unit.head, slot),
-              rows + (t - first) * stride, dim);
+    write_kv_row(a.kv, block, unit.target == unit.to_value ? 1 : 0, unit.head, slot, rows + (t - first) * stride);
   });
 }
 
@@ -93,68 +73,62 @@ template <typename T>
 void norm_qkv(const NormQkvArgs& a, const Worker& worker) {
   const std::int64_t dim = a.kv.head_dim, stride = head_stride(dim);
   const Range mine = share(a.heads + 2 * a.kv.kv_heads, worker);
-  if (mine.begin == mine.end) return;
-  const RowNorm row_norm{a.norm, a.norm_weight, a.norm_bias, a.eps, a.width};
-  float* results = reinterpret_cast<float*>(worker.scratch.data);
-  const std::int64_t results_bytes = token_tile * stride * std::int64_t{sizeof(float)};
-  Worker rest = worker;
-  rest.scratch.data += results_bytes;
-  rest.scratch.size -= static_cast<std::size_t>(results_bytes);
-  for (std::int64_t first = 0; first < a.tokens; first += token_tile) {
-    const std::int64_t tokens = smaller(token_tile, a.tokens - first);
-    TileBuilder<T> rows = normalised_tile(static_cast<const T*>(a.x) + first * a.width, row_norm, tokens, rest);
-    for (std::int64_t u = mine.begin; u < mine.end; ++u) {
-      const ProjectedHead unit = projected_head(a, u);
-      const std::int64_t begin = unit.head * dim / tile_outputs,
-                         end = ((unit.head + 1) * dim + tile_outputs - 1) / tile_outputs;
-      multiply_tiles<T>(rows.with(*unit.weight), *unit.weight, begin, end, results, stride);
-      finish_head<T>(a, unit, results + (unit.head * dim - begin * tile_outputs), stride, first, tokens);
-    }
-  }
+  const RowSource<T> source{static_cast<const T*>(a.x), {a.norm, a.norm_weight, a.norm_bias, a.eps, a.width}};
+  each_input_tile<T>(source, LinearTokens::of(a), a.query.weight.format, worker,
+                     [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t tokens, Carver scratch) LAMELLA_BODY {
+                       float* results = scratch.take<float>(tokens * stride);
+                       for (std::int64_t u = mine.begin; u < mine.end; ++u) {
+                         const ProjectedHead unit = projected_head(a, u);
+                         const std::int64_t begin = unit.head * dim / tile_outputs,
+                                            end = ((unit.head + 1) * dim + tile_outputs - 1) / tile_outputs;
+                         multiply_tiles<T>(inputs.of(unit.weight->format), *unit.weight, begin, end, results, stride);
+                         finish_head<T>(a, unit, results + (unit.head * dim - begin * tile_outputs), stride, first,
+                                        tokens);
+                       }
+                     });
 }
 
 template <typename T>
 void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
   const std::int64_t width = a.up.weight.inputs, all_outputs = a.up.weight.outputs;
   const Range mine = share_tiles(all_outputs, worker);
-  if (mine.begin == mine.end) return;
-  const RowNorm row_norm{a.norm, a.norm_weight, a.norm_bias, a.eps, width};
+  const RowSource<T> source{static_cast<const T*>(a.x), {a.norm, a.norm_weight, a.norm_bias, a.eps, width}};
   const bool gated = a.gate.weight.data != nullptr;
-  alignas(64) float up[token_tile * panel_outputs], gate[token_tile * panel_outputs];
-  for (std::int64_t first = 0; first < a.tokens; first += token_tile) {
-    const std::int64_t tokens = smaller(token_tile, a.tokens - first);
-    TileBuilder<T> rows = normalised_tile(static_cast<const T*>(a.x) + first * width, row_norm, tokens, worker);
-    each_panel(mine, all_outputs, [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
-      multiply_tiles<T>(rows.with(a.up.weight), a.up.weight, begin, end, up, panel_outputs);
-      if (gated) multiply_tiles<T>(rows.with(a.gate.weight), a.gate.weight, begin, end, gate, panel_outputs);
-      with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
-        for (std::int64_t i = 0; i < tokens; ++i) {
-          float *up_row = up + i * panel_outputs, *gate_row = gate + i * panel_outputs;
-          T* y = static_cast<T*>(a.y) + (first + i) * all_outputs + o;
-          add_bias_to(up_row, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
-          if (!gated) {
-            activate_row<decltype(kind)::value, float, T>(up_row, nullptr, y, outputs);
-          } else {
-            add_bias_to(gate_row, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
-            activate_row<decltype(kind)::value, float, T>(gate_row, up_row, y, outputs);
-          }
-        }
+  each_input_tile<T>(
+      source, LinearTokens::of(a), a.up.weight.format, worker,
+      [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t tokens, Carver scratch) LAMELLA_BODY {
+        float *up = scratch.take<float>(tokens * panel_outputs), *gate = scratch.take<float>(tokens * panel_outputs);
+        each_panel(mine, all_outputs, [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
+          multiply_tiles<T>(inputs.of(a.up.weight.format), a.up.weight, begin, end, up, panel_outputs);
+          if (gated) multiply_tiles<T>(inputs.of(a.gate.weight.format), a.gate.weight, begin, end, gate, panel_outputs);
+          with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
+            for (std::int64_t i = 0; i < tokens; ++i) {
+              float *up_row = up + i * panel_outputs, *gate_row = gate + i * panel_outputs;
+              T* y = static_cast<T*>(a.y) + (first + i) * all_outputs + o;
+              add_bias_to(up_row, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
+              if (!gated) {
+                activate_row<decltype(kind)::value, float, T>(up_row, nullptr, y, outputs);
+              } else {
+                add_bias_to(gate_row, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
+                activate_row<decltype(kind)::value, float, T>(gate_row, up_row, y, outputs);
+              }
+            }
+          });
+        });
       });
-    });
-  }
 }
 
 template <typename T>
 void output_residual(const OutputResidualArgs& a, const Worker& worker) {
-  multiply_all(static_cast<const T*>(a.x), a.output.weight, a.tokens, worker,
-               [&](float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
-                 const std::int64_t at = t * a.output.weight.outputs + o;
-                 add_bias_to(row, a.output.bias == nullptr ? nullptr : a.output.bias + o, outputs);
-                 each_vector(outputs, [&](std::int64_t i, int count) LAMELLA_BODY {
-                   const F32 sum = load(row + i, count) + load(static_cast<const T*>(a.residual) + at + i, count);
-                   store(static_cast<T*>(a.y) + at + i, sum, count);
-                 });
-               });
+  multiply_all<T>(a.x, a.output.weight, LinearTokens::of(a), worker,
+                  [&](float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
+                    const std::int64_t at = t * a.output.weight.outputs + o;
+                    add_bias_to(row, a.output.bias == nullptr ? nullptr : a.output.bias + o, outputs);
+                    each_vector(outputs, [&](std::int64_t i, int count) LAMELLA_BODY {
+                      const F32 sum = load(row + i, count) + load(static_cast<const T*>(a.residual) + at + i, count);
+                      store(static_cast<T*>(a.y) + at + i, sum, count);
+                    });
+                  });
 }
 
 }  // namespace

@@ -6,11 +6,16 @@
 
 namespace lamella::cpu {
 
+/// A loop of multiply-adds from register to register; a multiplication and an addition are two operations.
+struct PeakProbe {
+  float (*run)(std::int64_t rounds, float factor, float addend);
+  std::int64_t operations_a_round;
+};
+
 /// Loops that measure the machine with a set's vectors (cpu/machine.h).
 struct Probes {
   std::uint64_t (*read_memory)(const std::byte* from, std::size_t bytes);  // bytes: a multiple of 4096
-  float (*chain_multiply_adds)(std::int64_t rounds, float factor, float addend);
-  std::int64_t flops_a_round;
+  PeakProbe f32, bf16, int8;
 };
 
 struct VectorSet {

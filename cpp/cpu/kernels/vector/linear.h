@@ -1,7 +1,7 @@
 // y = x W^T, alone, and the walk over its outputs that region 4 shares.
 #pragma once
 
-#include "cpu/kernels/vector/panel_product.h"
+#include "cpu/kernels/vector/tile_inputs.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
@@ -22,31 +22,37 @@ LAMELLA_INLINE void each_panel(const Range& mine, std::int64_t all_outputs, Body
   }
 }
 
-/// Multiplies all tokens by the worker's share of the matrix and calls epilogue(row, token, first output, outputs) for
-/// every row of fp32 results.
+/// The inputs of a linear without a norm before it.
+template <typename T>
+LAMELLA_INLINE RowSource<T> plain_rows(const void* x, std::int64_t width) {
+  return {static_cast<const T*>(x), {NormKind::none, nullptr, nullptr, 0.0F, width}};
+}
+
+/// Multiplies the tokens of a phase by the worker's share of the matrix and calls epilogue(row, token, first output,
+/// outputs) for every row of fp32 results.
 template <typename T, typename Epilogue>
-LAMELLA_INLINE void multiply_all(const T* x, const PackedMatrix& matrix, std::int64_t tokens, const Worker& worker,
-                                 Epilogue epilogue) {
+LAMELLA_INLINE void multiply_all(const void* x, const PackedMatrix& matrix, const LinearTokens& tokens,
+                                 const Worker& worker, Epilogue epilogue) {
   const Range mine = share_tiles(matrix.outputs, worker);
-  if (mine.begin == mine.end) return;
-  alignas(64) float results[token_tile * panel_outputs];
-  for (std::int64_t first = 0; first < tokens; first += token_tile) {
-    const std::int64_t count = smaller(token_tile, tokens - first);
-    TileBuilder<T> builder(x + first * matrix.inputs, count, matrix.inputs, worker.scratch);
-    const TokenTile& tile = builder.with(matrix);
-    each_panel(mine, matrix.outputs,
-               [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
-                 multiply_tiles<T>(tile, matrix, begin, end, results, panel_outputs);
-                 for (std::int64_t i = 0; i < count; ++i) epilogue(results + i * panel_outputs, first + i, o, outputs);
-               });
-  }
+  each_input_tile<T>(plain_rows<T>(x, matrix.inputs), tokens, matrix.format, worker,
+                     [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t count, Carver scratch) LAMELLA_BODY {
+                       float* results = scratch.take<float>(count * panel_outputs);
+                       const TokenTile tile = inputs.of(matrix.format);
+                       each_panel(mine, matrix.outputs,
+                                  [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs)
+                                      LAMELLA_BODY {
+                                        multiply_tiles<T>(tile, matrix, begin, end, results, panel_outputs);
+                                        for (std::int64_t i = 0; i < count; ++i)
+                                          epilogue(results + i * panel_outputs, first + i, o, outputs);
+                                      });
+                     });
 }
 
 template <typename T, typename Y>
 void linear_into(const LinearArgs& a, const Worker& worker) {
-  multiply_all(static_cast<const T*>(a.x), a.weight, a.tokens, worker,
-               [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs)
-                   LAMELLA_BODY { store_row(static_cast<Y*>(a.y) + t * a.weight.outputs + o, row, outputs); });
+  multiply_all<T>(a.x, a.weight, LinearTokens::of(a), worker,
+                  [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs)
+                      LAMELLA_BODY { store_row(static_cast<Y*>(a.y) + t * a.weight.outputs + o, row, outputs); });
 }
 
 template <typename T>

@@ -7,274 +7,257 @@
 // tokens of the tile pass; between chunks the sums wait in y, stored and loaded unchanged.
 #pragma once
 
+#include "cpu/kernels/vector/panel_slice.h"
 #include "cpu/kernels/vector/weight_kinds.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// Weights of a chunk: half of a 32 KiB first-level cache, the inputs need the rest.
+/// Weights of a chunk: they stay in the first-level cache, 32 or 48 KiB, with the chunk that comes next.
 constexpr std::int64_t chunk_bytes = 16384;
-/// Inputs of a chunk at most: 64 tokens' worth of fp32 are 32 KiB.
+/// Inputs of a chunk at most: 64 tokens' worth of fp32 are 32 KiB. Of codes four times as many, which are as many bytes.
 constexpr std::int64_t chunk_inputs = 128;
 /// How far ahead of its use a line of weights is asked for where each is used once.
 constexpr std::int64_t prefetch_bytes = 4096;
 
-/// Tiles [begin, end) of one panel.
-struct PanelSlice {
-  const std::byte* panel;
-  PanelLayout layout;
-  WeightFormat format;
-  std::int64_t tiles, begin, end;  // tiles of the panel; those that are meant
-
-  [[nodiscard]] LAMELLA_INLINE std::int64_t vectors() const { return (end - begin) * tile_outputs / lanes; }
-  [[nodiscard]] LAMELLA_INLINE std::int64_t word_stride() const { return tiles * tile_outputs * 4; }
-  /// First lane of vector `v`, counted in the panel.
-  [[nodiscard]] LAMELLA_INLINE std::int64_t lane(std::int64_t v) const { return begin * tile_outputs + v * lanes; }
-  [[nodiscard]] LAMELLA_INLINE const std::byte* block(std::int64_t group) const {
-    return panel + group * layout.block_bytes(0, tiles);
-  }
-  [[nodiscard]] LAMELLA_INLINE GroupTail tail(std::int64_t group, std::int64_t v) const {
-    const std::byte* scales = block(group) + layout.words_of(group) * word_stride();
-    const std::byte* offsets = scales + tiles * tile_outputs * layout.scale_bytes;
-    return {scales + lane(v) * layout.scale_bytes, offsets + lane(v) * layout.offset_bytes, format.scale, format.offset,
-            code_bias(format)};
-  }
-};
-
-/// Groups [first_group, end_group) and, of an ungrouped panel, words [first_word, end_word).
-struct Chunk {
-  std::int64_t first_group, end_group, first_word, end_word;
-  bool first, last;  // of the row
-};
-
-/// A register tile of a pass: which tokens and vectors, and where their sums stand between chunks and at the end.
-struct TilePlace {
-  std::int64_t token, vector;
-  float* y;  // of the first token and vector
-  std::int64_t y_stride;
-  const std::byte* prefetch;  // one line of every word from here on is asked for; unused with few tokens
-};
-
-template <typename Vector, int V, int N>
-LAMELLA_INLINE void load_sums(Vector (&sums)[N][V], const TilePlace& place) {
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n)
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) sums[n][v] = load_bits<Vector>(place.y + n * place.y_stride + std::int64_t{v} * lanes);
-}
-template <typename Vector, int V, int N>
-LAMELLA_INLINE void store_sums(const Vector (&sums)[N][V], const TilePlace& place) {
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n)
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v)
-      __builtin_memcpy(place.y + n * place.y_stride + std::int64_t{v} * lanes, &sums[n][v], sizeof(Vector));
-}
-
-/// Calls body(words, index of the word) for words [begin, end) of a block, with V vectors of each.
-template <int V, bool Few, typename Body>
-LAMELLA_INLINE void each_word(const std::byte* at, std::int64_t stride, std::int64_t begin, std::int64_t end,
-                              const std::byte* prefetch, Body body) {
-  constexpr int lines = V * static_cast<int>(sizeof(U32)) / 64;
-  for (std::int64_t w = begin; w < end; ++w) {
-    U32 words[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v)
-      words[v] = load_bits<U32>(at + w * stride + std::int64_t{v} * std::int64_t{sizeof(U32)});
-    if constexpr (Few) {
-#pragma GCC unroll 4
-      for (int line = 0; line < lines; ++line)
-        __builtin_prefetch(at + w * stride + prefetch_bytes + std::int64_t{64} * line);
-    } else {
-      __builtin_prefetch(prefetch + (w - begin) * stride);
-    }
-    body(words, w);
-  }
+/// The inputs of the place's block of tokens.
+template <typename Kind>
+LAMELLA_INLINE const typename Kind::Input* inputs_of(const TokenTile& tile, const TilePlace& place) {
+  return static_cast<const typename Kind::Input*>(tile.elements) + place.token * tile.row_elements;
 }
 
 /// One register tile over one chunk, in fp32.
-template <typename Kind, int V, int N, bool Few>
+template <typename Kind, int V, int N, int Lines>
 [[gnu::noinline]] void multiply_chunk(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
                                       const TilePlace& place) {
   F32 sums[N][V] = {};
   if (!chunk.first) load_sums(sums, place);
-  const typename Kind::Input* rows;
-  std::int64_t stride;
-  if constexpr (Kind::form == InputForm::pairs) {
-    rows = tile.pairs;
-    stride = tile.pairs_stride;
-  } else {
-    rows = tile.values;
-    stride = tile.values_stride;
-  }
   const std::int64_t group_words = slice.layout.group_inputs / Kind::word_inputs;  // of whole groups
   for (std::int64_t g = chunk.first_group; g < chunk.end_group; ++g) {
     const typename Kind::template Group<V> group(slice.tail(g, place.vector));
-    const typename Kind::Input* x = rows + place.token * stride + g * group_words * Kind::input_words;
-    const std::int64_t end = smaller(chunk.end_word, slice.layout.words_of(g));
-    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word, end,
-                      place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
-                      [&](const U32(&words)[V], std::int64_t w)
-                          LAMELLA_BODY { Kind::multiply(sums, words, x + w * Kind::input_words, stride, group); });
+    const typename Kind::Input* x = inputs_of<Kind>(tile, place) + g * group_words * Kind::input_words * N;
+    const std::int64_t end = smaller(chunk.end_word, slice.words_of(g));
+    each_word<V, Lines>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word, end,
+                        place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
+                        [&](const U32(&words)[V], std::int64_t w)
+                            LAMELLA_BODY { Kind::multiply(sums, words, x + w * Kind::input_words * N, group); });
   }
   store_sums(sums, place);
 }
 
-/// Whole rows of int8 codes: the exact sum waits as an integer; the scales meet it at the end.
-template <typename Kind, int V, int N, bool Few>
-[[gnu::noinline]] void dot_chunk(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
-                                 const TilePlace& place) {
-  I32 sums[N][V];
-  const std::int32_t* totals = tile.sums + place.token * tile.sums_stride + tile.sums_stride - 1;
-  if (chunk.first) {
+/// Whole rows of codes: the plain sum waits between chunks; the scales meet it at the end.
+template <typename Kind, int V, int N, int Lines>
+[[gnu::noinline]] void multiply_coded_rows(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
+                                           const TilePlace& place) {
+  using Sum = typename Kind::Sum;
+  Sum sums[N][V] = {};
+  if (!chunk.first) {
+    load_sums(sums, place);
+  } else if constexpr (Kind::exact) {
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sums[n][v] = -code_bias(slice.format) * totals[n * tile.sums_stride] - I32{};
-  } else {
-    load_sums(sums, place);
+      for (int v = 0; v < V; ++v) sums[n][v] = -code_bias(slice.format) * tile.totals[place.token + n] - I32{};
   }
-  const std::int32_t* x = tile.codes + place.token * tile.codes_stride;
-  each_word<V, Few>(slice.block(0) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word,
-                    chunk.end_word, place.prefetch, [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
-                      Kind::multiply(sums, words, x + w * Kind::input_words, tile.codes_stride);
-                    });
+  const typename Kind::Input* x = inputs_of<Kind>(tile, place);
+  each_word<V, Lines>(slice.block(0) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word,
+                      chunk.end_word, place.prefetch, [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
+                        Kind::multiply(sums, words, x + w * Kind::input_words * N);
+                      });
   if (!chunk.last) return store_sums(sums, place);
   const GroupTail tail = slice.tail(0, place.vector);
   F32 results[N][V];
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v)
-      results[n][v] =
-          __builtin_convertvector(sums[n][v], F32) * tail.load_scale(v) * splat(tile.scales[place.token + n]);
+    for (int v = 0; v < V; ++v) {
+      if constexpr (Kind::exact)
+        results[n][v] =
+            __builtin_convertvector(sums[n][v], F32) * tail.load_scale(v) * splat(tile.scales[place.token + n]);
+      else results[n][v] = sums[n][v] * tail.load_scale(v);
+    }
   store_sums(results, place);
 }
 
-/// Groups of codes: an exact sum a group, which its scale carries into the fp32 sum.
-template <typename Kind, int V, int N, bool Few>
-[[gnu::noinline]] void dot_groups(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
-                                  const TilePlace& place) {
+/// Groups of codes: a plain sum a group, which its scale carries into the fp32 sum. Integer sums leave room in the
+/// registers for both. Those of bf16 pairs have six cycles of latency and need sixteen registers to hide it; the fp32 sums
+/// stand in y then, which costs a load and a store for every 16 or more dots (measured: 0.60 to 0.83 of the peak in place
+/// of 0.50 to 0.76).
+template <typename Kind, bool HasOffset, int V, int N, int Lines>
+[[gnu::noinline]] void multiply_coded_groups(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
+                                             const TilePlace& place) {
   F32 sums[N][V] = {};
-  if (!chunk.first) load_sums(sums, place);
-  const std::int64_t group_words = slice.layout.group_inputs / Kind::word_inputs;
-  const std::int64_t group_sums = slice.layout.group_inputs / 32;
-  const std::int32_t* input_sums = tile.sums + place.token * tile.sums_stride;
-  for (std::int64_t g = chunk.first_group; g < chunk.end_group; ++g) {
-    const std::int32_t* x = tile.codes + place.token * tile.codes_stride + g * group_words * Kind::input_words;
-    std::int32_t totals[N];
-    I32 dots[N][V];
+  if (!Kind::exact && chunk.first) store_sums(sums, place);
+  if (Kind::exact && !chunk.first) load_sums(sums, place);
+  const std::int64_t group_words = slice.layout.group_inputs / Kind::word_inputs,
+                     group_inputs = group_words * Kind::input_words * N;
+  const typename Kind::Input* x = inputs_of<Kind>(tile, place) + chunk.first_group * group_inputs;
+  const std::int32_t* totals = tile.group_sums + place.token * tile.groups + chunk.first_group * N;
+  for (std::int64_t g = chunk.first_group; g < chunk.end_group; ++g, x += group_inputs, totals += N) {
+    typename Kind::Sum dots[N][V] = {};
+    if constexpr (Kind::exact && !HasOffset) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      totals[n] = 0;
-      for (std::int64_t i = g * group_sums; i < smaller((g + 1) * group_sums, tile.sums_stride - 1); ++i)
-        totals[n] += input_sums[n * tile.sums_stride + i];
+      for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) dots[n][v] = -code_bias(slice.format) * totals[n] - I32{};
+        for (int v = 0; v < V; ++v) dots[n][v] = totals[n] - I32{};
     }
-    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, slice.layout.words_of(g),
-                      place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
-                      [&](const U32(&words)[V], std::int64_t w)
-                          LAMELLA_BODY { Kind::multiply(dots, words, x + w * Kind::input_words, tile.codes_stride); });
+    each_word<V, Lines>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, slice.words_of(g),
+                        place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
+                        [&](const U32(&words)[V], std::int64_t w)
+                            LAMELLA_BODY { Kind::multiply(dots, words, x + w * Kind::input_words * N); });
     const GroupTail tail = slice.tail(g, place.vector);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
-      const F32 scale = tail.load_scale(v), minimum = tail.load_minimum(v), zero = tail.load_zero(v);
+      const F32 scale = load(reinterpret_cast<const Fp16*>(tail.scales) + std::int64_t{v} * lanes);
+      if constexpr (HasOffset) {
+        const F32 minimum = tail.load_minimum(v), zero = tail.load_zero(v);
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) {
-        // Below 2^24 in a group of up to 512: exact, and so is the difference.
-        F32 dot = __builtin_convertvector(dots[n][v], F32);
-        const F32 total = splat(static_cast<float>(totals[n]));
-        if (tail.offset == Offset::zero) dot -= zero * total;
-        sums[n][v] = multiply_add(scale, dot, sums[n][v]);
-        if (tail.offset == Offset::minimum) sums[n][v] = multiply_add(minimum, total, sums[n][v]);
+        for (int n = 0; n < N; ++n) {
+          // Below 2^24 in a group of up to 512: exact, and so is the difference.
+          F32 dot = __builtin_convertvector(dots[n][v], F32);
+          const F32 total = splat(static_cast<float>(totals[n]));
+          if (tail.offset == Offset::zero) dot -= zero * total;
+          sums[n][v] = multiply_add(scale, dot, sums[n][v]);
+          if (tail.offset == Offset::minimum) sums[n][v] = multiply_add(minimum, total, sums[n][v]);
+        }
+      } else {
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) {
+          const F32 dot = __builtin_convertvector(dots[n][v], F32);
+          float* y = place.y + n * place.y_stride + std::int64_t{v} * lanes;
+          if constexpr (Kind::exact) sums[n][v] = multiply_add(scale, dot, sums[n][v]);
+          else store(y, multiply_add(scale, dot, load(y)));
+        }
       }
     }
   }
-  if (chunk.last) {
+  if constexpr (Kind::exact) {
+    if (chunk.last) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n)
+      for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sums[n][v] *= tile.scales[place.token + n];
+        for (int v = 0; v < V; ++v) sums[n][v] *= tile.scales[place.token + n];
+    }
+    store_sums(sums, place);
   }
-  store_sums(sums, place);
 }
 
-/// The three passes behind one name, with the register tiles that suit them.
+/// The passes behind one name, with the register tiles that suit them.
 template <typename Kind>
-struct Pass {
-  static constexpr RegisterTile few = Kind::few, many = Kind::many;
-  template <int V, int N, bool Few>
-  static constexpr auto run = multiply_chunk<Kind, V, N, Few>;
+struct Plain {
+  static constexpr RegisterTiles tiles = Kind::tiles;
+  static constexpr std::int64_t most_inputs = chunk_inputs;
+  template <int V, int N, int Lines>
+  static constexpr auto run = multiply_chunk<Kind, V, N, Lines>;
 };
 template <typename Kind>
-struct RowDots {
-  static constexpr RegisterTile few = dots_few, many = dots_many;
-  template <int V, int N, bool Few>
-  static constexpr auto run = dot_chunk<Kind, V, N, Few>;
+struct CodedRows {
+  static constexpr RegisterTiles tiles = Kind::row_tiles;
+  static constexpr std::int64_t most_inputs = 4 * chunk_inputs;
+  template <int V, int N, int Lines>
+  static constexpr auto run = multiply_coded_rows<Kind, V, N, Lines>;
 };
-template <typename Kind>
-struct GroupDots {
-  static constexpr RegisterTile few = grouped_dots_few, many = grouped_dots_many;
-  template <int V, int N, bool Few>
-  static constexpr auto run = dot_groups<Kind, V, N, Few>;
+template <typename Kind, bool HasOffset>
+struct CodedGroups {
+  static constexpr RegisterTiles tiles = Kind::group_tiles;
+  static constexpr std::int64_t most_inputs = 4 * chunk_inputs;
+  template <int V, int N, int Lines>
+  static constexpr auto run = multiply_coded_groups<Kind, HasOffset, V, N, Lines>;
 };
 
-/// All vectors of a slice, V at a time and then fewer, over one chunk for all tokens.
+/// The vectors of a slice, V at a time and then fewer, over one chunk for all blocks of tokens. Meanwhile every line of
+/// the next chunk is asked for once, where there are passes enough one a word and pass, so that memory works all the
+/// time.
 template <typename Way, int V, int MaxTokens, bool Few>
 LAMELLA_INLINE void run_vectors(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
                                 const std::byte* next, std::int64_t& vector, float* y, std::int64_t y_stride) {
+  const TokenBlocks blocks(tile.tokens, MaxTokens);
+  const std::int64_t lines = slice.end - slice.begin, all_passes = (slice.vectors() + V - 1) / V * blocks.count;
   for (; vector + V <= slice.vectors(); vector += V) {
-    for (std::int64_t t = 0, pass = vector; t < tile.tokens; t += MaxTokens, ++pass) {
-      // Line after line of the next chunk's words, so that memory works all the time; then lines that are here.
-      const std::int64_t line = smaller(pass, slice.tiles - 1) * 64;
-      const TilePlace place{t, vector, y + t * y_stride + vector * lanes, y_stride, next + line};
-      with_count<MaxTokens>(tile.tokens - t, [&](auto count) LAMELLA_BODY {
-        Way::template run<V, decltype(count)::value, Few>(slice, tile, chunk, place);
+    for (std::int64_t t = 0, block = 0; block < blocks.count; ++block) {
+      const std::int64_t count = blocks.tokens(block), done = vector / V * blocks.count + block;
+      TilePlace place{t, vector, y + t * y_stride + vector * lanes, y_stride, next};
+      with_count<MaxTokens>(count, [&](auto tokens) LAMELLA_BODY {
+        constexpr int n = decltype(tokens)::value;
+        if constexpr (Few) {
+          constexpr int vector_lines = V * static_cast<int>(sizeof(U32)) / 64;
+          place.prefetch = slice.block(chunk.first_group) + slice.lane(vector) * 4 + prefetch_bytes;
+          Way::template run<V, n, vector_lines>(slice, tile, chunk, place);
+        } else if (all_passes < lines) {
+          place.prefetch = next + (slice.begin + smaller(2 * done, larger(lines - 2, 0))) * 64;
+          Way::template run<V, n, 2>(slice, tile, chunk, place);
+        } else {
+          place.prefetch = next + (slice.begin + smaller(done, lines - 1)) * 64;
+          Way::template run<V, n, 1>(slice, tile, chunk, place);
+        }
       });
+      t += count;
     }
   }
   // What is left is whole tiles, which V vectors that divide a tile leave none of.
   if constexpr (V > tile_outputs / lanes)
     run_vectors<Way, V / 2, MaxTokens, Few>(slice, tile, chunk, next, vector, y, y_stride);
 }
-
-/// Inputs that a chunk may have: whole groups, or whole words.
-LAMELLA_INLINE std::int64_t words_a_chunk(const PanelSlice& slice, bool codes) {
-  const std::int64_t by_bytes = chunk_bytes / slice.word_stride();
-  const std::int64_t by_inputs = (codes ? 4 * chunk_inputs : chunk_inputs) / slice.layout.word_inputs;
-  return larger(1, smaller(by_bytes, by_inputs));
+/// Words that a chunk may have.
+template <typename Way>
+LAMELLA_INLINE std::int64_t words_a_chunk(const PanelSlice& slice) {
+  return larger(1, smaller(chunk_bytes / slice.word_stride(), Way::most_inputs / slice.layout.word_inputs));
 }
 
 template <typename Way>
-[[gnu::noinline]] void multiply_slice(const PanelSlice& slice, const TokenTile& tile, bool codes, float* y,
-                                      std::int64_t y_stride) {
+[[gnu::noinline]] void multiply_slice(const PanelSlice& slice, const TokenTile& tile, float* y, std::int64_t y_stride) {
+  static_assert(Way::tiles.few.tokens <= block_tokens && Way::tiles.many.tokens <= block_tokens);
   std::int64_t vector = 0;
   const PanelLayout& layout = slice.layout;
   const std::int64_t words = layout.words_of(0);
-  if (tile.tokens <= Way::few.tokens) {
+  if (tile.whole_panels) {
     const Chunk all{0, layout.groups, 0, words, true, true};
-    run_vectors<Way, Way::few.vectors, Way::few.tokens, true>(slice, tile, all, slice.panel, vector, y, y_stride);
+    run_vectors<Way, Way::tiles.few.vectors, Way::tiles.few.tokens, true>(slice, tile, all, slice.panel, vector, y,
+                                                                          y_stride);
     return;
   }
-  const std::int64_t at_once = words_a_chunk(slice, codes);
+  const std::int64_t at_once = words_a_chunk<Way>(slice);
   if (slice.format.group != 0) {  // whole groups, also where a row has only one
     const std::int64_t step = larger(1, at_once / words);
     for (std::int64_t g = 0; g < layout.groups; g += step) {
       const std::int64_t end = smaller(g + step, layout.groups);
       const Chunk chunk{g, end, 0, words, g == 0, end == layout.groups};
       vector = 0;
-      run_vectors<Way, Way::many.vectors, Way::many.tokens, false>(slice, tile, chunk, slice.block(end), vector, y,
-                                                                   y_stride);
+      run_vectors<Way, Way::tiles.many.vectors, Way::tiles.many.tokens, false>(slice, tile, chunk, slice.block(end),
+                                                                               vector, y, y_stride);
     }
   } else {
     for (std::int64_t w = 0; w < words; w += at_once) {
       const std::int64_t end = smaller(w + at_once, words);
       const Chunk chunk{0, 1, w, end, w == 0, end == words};
       vector = 0;
-      run_vectors<Way, Way::many.vectors, Way::many.tokens, false>(
+      run_vectors<Way, Way::tiles.many.vectors, Way::tiles.many.tokens, false>(
           slice, tile, chunk, slice.panel + end * slice.word_stride(), vector, y, y_stride);
     }
+  }
+}
+
+template <typename T, int Bits>
+LAMELLA_INLINE void multiply_codes_by_format(const PanelSlice& slice, const TokenTile& tile, float* y,
+                                             std::int64_t y_stride) {
+  const bool grouped = slice.format.group != 0, offset = slice.format.offset != Offset::none;
+  switch (form_for<T>(slice.format)) {
+    case InputForm::codes:
+      if constexpr (Bits == 8) {
+        if (!grouped) return multiply_slice<CodedRows<CodeDots<Bits>>>(slice, tile, y, y_stride);
+      }
+      if (offset) return multiply_slice<CodedGroups<CodeDots<Bits>, true>>(slice, tile, y, y_stride);
+      return multiply_slice<CodedGroups<CodeDots<Bits>, false>>(slice, tile, y, y_stride);
+    case InputForm::pairs:
+    case InputForm::crossed_pairs:
+      if constexpr (multiplies_bf16_pairs && is_bf16<T>) {
+        if constexpr (Bits == 8) {
+          if (!grouped) return multiply_slice<CodedRows<CodePairs<Bits>>>(slice, tile, y, y_stride);
+        }
+        return multiply_slice<CodedGroups<CodePairs<Bits>, false>>(slice, tile, y, y_stride);
+      }
+      [[fallthrough]];
+    case InputForm::values: return multiply_slice<Plain<CodeWeights<Bits>>>(slice, tile, y, y_stride);
   }
 }
 
@@ -283,22 +266,55 @@ template <typename T>
 LAMELLA_INLINE void multiply_by_format(const PanelSlice& slice, const TokenTile& tile, float* y,
                                        std::int64_t y_stride) {
   const WeightFormat& format = slice.format;
-  const bool codes = form_for<T>(format) == InputForm::codes, grouped = format.group != 0;
   switch (format.element) {
-    case Element::f32: return multiply_slice<Pass<F32Weights>>(slice, tile, codes, y, y_stride);
-    case Element::f16: return multiply_slice<Pass<F16Weights>>(slice, tile, codes, y, y_stride);
+    case Element::f32: return multiply_slice<Plain<F32Weights>>(slice, tile, y, y_stride);
+    case Element::f16: return multiply_slice<Plain<F16Weights>>(slice, tile, y, y_stride);
     case Element::bf16:
       if constexpr (multiplies_bf16_pairs && is_bf16<T>)
-        return multiply_slice<Pass<Bf16Pairs>>(slice, tile, codes, y, y_stride);
-      return multiply_slice<Pass<Bf16Weights>>(slice, tile, codes, y, y_stride);
-    case Element::i8:
-      if (!codes) return multiply_slice<Pass<CodeWeights<8>>>(slice, tile, codes, y, y_stride);
-      if (!grouped) return multiply_slice<RowDots<CodeDots<8>>>(slice, tile, codes, y, y_stride);
-      return multiply_slice<GroupDots<CodeDots<8>>>(slice, tile, codes, y, y_stride);
-    case Element::i4:
-      if (!codes) return multiply_slice<Pass<CodeWeights<4>>>(slice, tile, codes, y, y_stride);
-      return multiply_slice<GroupDots<CodeDots<4>>>(slice, tile, codes, y, y_stride);
+        return multiply_slice<Plain<Bf16Pairs>>(slice, tile, y, y_stride);
+      return multiply_slice<Plain<Bf16Weights>>(slice, tile, y, y_stride);
+    case Element::i8: return multiply_codes_by_format<T, 8>(slice, tile, y, y_stride);
+    case Element::i4: return multiply_codes_by_format<T, 4>(slice, tile, y, y_stride);
   }
+}
+
+/// The register tiles of a format's products.
+template <typename T>
+LAMELLA_INLINE constexpr RegisterTiles tiles_for(const WeightFormat& format) {
+  const bool grouped = format.group != 0;
+  switch (form_for<T>(format)) {
+    case InputForm::codes: return grouped ? grouped_dots_tiles : dots_tiles;
+    case InputForm::pairs:
+    case InputForm::crossed_pairs:
+      if (format.element == Element::bf16) return plain_tiles;
+      return grouped ? grouped_code_pairs_tiles : code_pairs_tiles;
+    case InputForm::values: break;
+  }
+  return is_quantised(format) || format.element == Element::f16 ? decoded_tiles : plain_tiles;
+}
+
+/// contracts.h.
+template <typename T>
+LinearWay linear_way(const WeightFormat& format, std::int64_t tokens, bool sbi_gemm) {
+  const Walk walk(tiles_for<T>(format), tokens, sbi_gemm);
+  LinearWay way{.operands = is_quantised(format) ? "codes as fp32" : "fp32",
+                .arithmetic = Arithmetic::f32,
+                .outputs = std::int64_t{walk.tile.vectors} * lanes,
+                .tokens = TokenBlocks(tokens, walk.tile.tokens).tokens(0),
+                .whole_panels = walk.whole_panels};
+  switch (form_for<T>(format)) {
+    case InputForm::values: break;
+    case InputForm::pairs:
+    case InputForm::crossed_pairs:
+      way.operands = is_quantised(format) ? "codes as bf16 pairs" : "bf16 pairs";
+      way.arithmetic = Arithmetic::bf16;
+      break;
+    case InputForm::codes:
+      way.operands = "int8 dots";
+      way.arithmetic = Arithmetic::int8;
+      break;
+  }
+  return way;
 }
 
 /// y[t][lane] = the tile's tokens times outputs 16 * begin to 16 * end of the matrix, in fp32; lanes beyond the matrix
@@ -310,12 +326,16 @@ LAMELLA_INLINE void multiply_tiles(const TokenTile& tile, const PackedMatrix& ma
   for (std::int64_t at = begin; at < end;) {
     const std::int64_t panel = at / panel_tiles, first = panel * panel_tiles;
     const std::int64_t stop = smaller(end, first + panel_tiles);
-    const PanelSlice slice{matrix.data + layout.panel_offset(panel),
-                           layout,
-                           matrix.format,
-                           layout.tiles_of(panel),
-                           at - first,
-                           stop - first};
+    const std::int64_t tiles = layout.tiles_of(panel);
+    const PanelSlice slice{.panel = matrix.data + layout.panel_offset(panel),
+                           .layout = layout,
+                           .format = matrix.format,
+                           .tiles = tiles,
+                           .begin = at - first,
+                           .end = stop - first,
+                           .block_bytes = layout.block_bytes(0, tiles),
+                           .group_words = layout.words_of(0),
+                           .last_words = layout.words_of(layout.groups - 1)};
     multiply_by_format<T>(slice, tile, y + (at - begin) * tile_outputs, y_stride);
     at = stop;
   }

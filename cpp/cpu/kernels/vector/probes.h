@@ -1,6 +1,7 @@
-// The machine's two roofs as these vectors reach them: reading memory, and multiply-adds from register to register.
+// The machine's roofs as these vectors reach them: reading memory, and multiply-adds from register to register.
 #pragma once
 
+// The choice of dot products stands before this.
 #include "cpu/kernels/vector/simd.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
@@ -43,6 +44,46 @@ float chain_multiply_adds(std::int64_t rounds, float factor, float addend) {
 #pragma GCC unroll 32
   for (int c = 0; c < peak_chains; ++c) sum += chains[c];
   return sum_lanes(sum);
+}
+
+/// Chains of dot products of bf16 pairs, where the set has an instruction for them.
+template <typename Vector>
+float chain_bf16_dots(std::int64_t rounds, float factor, float addend) {
+  if constexpr (multiplies_bf16_pairs) {
+    Vector chains[peak_chains];
+    const U32 factors = (U32)splat(factor);
+#pragma GCC unroll 32
+    for (int c = 0; c < peak_chains; ++c) chains[c] = splat(addend * static_cast<float>(c));
+    for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 32
+      for (int c = 0; c < peak_chains; ++c) chains[c] = add_pair_of_bf16(chains[c], factors, 0x3f803f80u);
+    }
+    Vector sum = {};
+#pragma GCC unroll 32
+    for (int c = 0; c < peak_chains; ++c) sum += chains[c];
+    return sum_lanes(sum);
+  } else {
+    return chain_multiply_adds(rounds, factor, addend);
+  }
+}
+
+/// Chains of dot products of four bytes, as the set makes them.
+float chain_int8_dots(std::int64_t rounds, float factor, float addend) {
+  I32 chains[peak_chains];
+  std::int32_t quad[quad_words];
+  const std::int8_t ones[4] = {1, 1, 1, 1};
+  pack_quad(ones, quad);
+  const U32 factors = (U32)splat(factor);
+#pragma GCC unroll 32
+  for (int c = 0; c < peak_chains; ++c) chains[c] = static_cast<std::int32_t>(addend) + c - I32{};
+  for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 32
+    for (int c = 0; c < peak_chains; ++c) chains[c] = add_dots<1>(chains[c], factors, quad);
+  }
+  I32 sum = {};
+#pragma GCC unroll 32
+  for (int c = 0; c < peak_chains; ++c) sum += chains[c];
+  return static_cast<float>(sum[0]);
 }
 
 }  // namespace

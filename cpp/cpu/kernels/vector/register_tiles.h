@@ -9,5 +9,11 @@ struct RegisterTile {
   int vectors, tokens;
 };
 
+/// Two tiles for a kind of product: one that walks whole panels, for few tokens, and one for many, whose weights serve
+/// more tokens.
+struct RegisterTiles {
+  RegisterTile few, many;
+};
+
 }  // namespace
 }  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE

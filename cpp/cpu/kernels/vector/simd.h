@@ -78,8 +78,13 @@ LAMELLA_INLINE void store(T* to, F32 v, int count) {
   for (int i = 0; i < count; ++i) to[i] = padded[i];
 }
 
-LAMELLA_INLINE void store_bits(std::int32_t* to, I32 v, int count) {
-  __builtin_memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(std::int32_t));
+/// The lowest byte of each of the first `count` lanes.
+LAMELLA_INLINE void store_bytes(std::int8_t* to, I32 v, int count) {
+  using Bytes = std::int8_t __attribute__((vector_size(lanes)));
+  const Bytes bytes = __builtin_convertvector(v, Bytes);
+  if (count == lanes) __builtin_memcpy(to, &bytes, sizeof bytes);
+  else
+    for (int i = 0; i < count; ++i) to[i] = bytes[i];
 }
 
 /// `v` in the first `count` lanes, `other` behind them.
@@ -96,9 +101,13 @@ LAMELLA_INLINE float sum_lanes(F32 v) {
   return sums[0];
 }
 LAMELLA_INLINE float max_lanes(F32 v) {
-  float largest = v[0];
-  for (int i = 1; i < lanes; ++i) largest = v[i] > largest ? v[i] : largest;
-  return largest;
+  float halves[lanes];  // a tree: one after another they would take four times as long
+  __builtin_memcpy(halves, &v, sizeof v);
+#pragma GCC unroll 4
+  for (int n = lanes / 2; n > 0; n /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) halves[i] = halves[i + n] > halves[i] ? halves[i + n] : halves[i];
+  return halves[0];
 }
 LAMELLA_INLINE F32 larger_lanes(F32 a, F32 b) { return a > b ? a : b; }
 

@@ -12,12 +12,11 @@ using F32 = float __attribute__((vector_size(64)));
 using F64 = double __attribute__((vector_size(64)));
 
 // 32 registers. Tiles of weights: sums, words, numbers, one input.
-constexpr RegisterTile plain_few = {4, 6}, plain_many = {4, 6};
-constexpr RegisterTile decoded_few = {4, 2}, decoded_many = {2, 8};
-constexpr RegisterTile dots_few = {4, 6}, dots_many = {4, 6};
-constexpr RegisterTile grouped_dots_few = {4, 3}, grouped_dots_many = {2, 6};
-constexpr int tile_queries = 4;   // attention: 4 keys x 4 queries
-constexpr int value_vectors = 4;  // attention: 4 queries x 4 vectors of a head
+constexpr RegisterTiles plain_tiles = {{4, 6}, {4, 6}};
+constexpr RegisterTiles decoded_tiles = {{4, 2}, {2, 8}};
+constexpr RegisterTiles dots_tiles = {{4, 6}, {4, 6}};
+constexpr RegisterTiles grouped_dots_tiles = {{4, 3}, {4, 4}};
+constexpr RegisterTile attention_tile = {4, 6};  // vectors of keys, or of the head, and rows
 constexpr int peak_chains = 24;
 
 /// Explicitly fused, instead of left to the compiler's contraction: the bits are a property of the source.

@@ -14,12 +14,11 @@ using F32 = float __attribute__((vector_size(16)));
 using F64 = double __attribute__((vector_size(16)));
 
 // 16 registers. Tiles of weights: sums, words, numbers, one input.
-constexpr RegisterTile plain_few = {4, 2}, plain_many = {4, 2};
-constexpr RegisterTile decoded_few = {4, 1}, decoded_many = {2, 2};
-constexpr RegisterTile dots_few = {4, 1}, dots_many = {2, 3};
-constexpr RegisterTile grouped_dots_few = {2, 1}, grouped_dots_many = {2, 2};
-constexpr int tile_queries = 2;   // attention: 4 keys x 2 queries
-constexpr int value_vectors = 2;  // attention: 4 queries x 2 vectors of a head
+constexpr RegisterTiles plain_tiles = {{4, 2}, {4, 2}};
+constexpr RegisterTiles decoded_tiles = {{4, 1}, {2, 2}};
+constexpr RegisterTiles dots_tiles = {{4, 1}, {2, 3}};
+constexpr RegisterTiles grouped_dots_tiles = {{2, 1}, {2, 2}};
+constexpr RegisterTile attention_tile = {4, 2};  // vectors of keys, or of the head, and rows
 constexpr int peak_chains = 12;
 
 [[gnu::always_inline]] inline F32 multiply_add(F32 a, F32 b, F32 c) { return a * b + c; }

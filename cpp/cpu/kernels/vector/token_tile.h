@@ -1,140 +1,299 @@
-// The rows of a tile of tokens in the forms that weights are multiplied with: fp32, pairs of bf16, or int8 codes. A worker
-// makes them in its own scratch, once a tile and form; the last words of a row are filled up with zeros.
+// The rows of a tile of tokens, after their norm where there is one, in the forms that weights are multiplied with: fp32,
+// pairs of bf16, or int8 codes.
+//
+// A form is cut into blocks of the tokens that share a register tile, and a block is [element][token]: what a word of
+// weights meets lies side by side, at one pointer. Rows as they come would need a pointer each, and rows 4 KiB apart would
+// fight for the same lines of the first-level cache. Elements behind a row's end are zeros.
 #pragma once
 
 #include "cpu/kernels/contracts.h"
+#include "cpu/kernels/vector/norm.h"
 #include "memory/rotation.h"
 
 // The choice of dot products stands before this.
+#include "cpu/kernels/vector/register_tiles.h"
+#include "cpu/kernels/vector/rounding.h"
 #include "cpu/kernels/vector/simd.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
 /// What a matrix is multiplied with.
-enum class InputForm : std::uint8_t { values, pairs, codes };
+enum class InputForm : std::uint8_t { values, pairs, crossed_pairs, codes };
 
 template <typename T>
 LAMELLA_INLINE InputForm form_for(const WeightFormat& format) {
   if (has_int8_inputs(format)) return InputForm::codes;
-  if constexpr (multiplies_bf16_pairs && sizeof(T) == sizeof(Bf16)) {
-    if (is_bf16<T> && format.element == Element::bf16) return InputForm::pairs;
+  if constexpr (multiplies_bf16_pairs && is_bf16<T>) {
+    if (format.offset == Offset::none) {
+      if (format.element == Element::bf16 || format.element == Element::i8) return InputForm::pairs;
+      if (format.element == Element::i4) return InputForm::crossed_pairs;
+    }
   }
   return InputForm::values;
 }
 
-/// A tile's rows. Only the forms that were asked for are there. Strides count elements of the form.
-struct TokenTile {
-  std::int64_t tokens = 0;
-  const float* values = nullptr;  // [tokens][stride]
-  std::int64_t values_stride = 0;
-  const std::uint32_t* pairs = nullptr;  // [tokens][stride]: two bf16 a word
-  std::int64_t pairs_stride = 0;
-  const std::int32_t* codes = nullptr;  // [tokens][stride]: quad_words words for every four inputs
-  std::int64_t codes_stride = 0;
-  const float* scales = nullptr;  // [tokens]
-  const std::int32_t* sums = nullptr;  // [tokens][stride]: sums of codes, 32 inputs each, then the whole row's
-  std::int64_t sums_stride = 0;
+/// How a tile's tokens are cut into blocks: at most so many each, and evenly, so that 8 tokens are 4 and 4, not 6 and 2.
+struct TokenBlocks {
+  std::int64_t count = 0, each = 0, extra = 0;  // the first `extra` blocks have one token more
+
+  LAMELLA_INLINE TokenBlocks(std::int64_t tokens, std::int64_t most)
+      : count((tokens + most - 1) / most), each(tokens / count), extra(tokens % count) {}
+  [[nodiscard]] LAMELLA_INLINE std::int64_t first(std::int64_t block) const {
+    return block * each + smaller(block, extra);
+  }
+  [[nodiscard]] LAMELLA_INLINE std::int64_t tokens(std::int64_t block) const { return each + (block < extra ? 1 : 0); }
 };
 
-/// Builds the forms of one tile of rows, [tokens][width] of T, as they are asked for.
-template <typename T>
-class TileBuilder {
- public:
-  LAMELLA_INLINE TileBuilder(const T* rows, std::int64_t tokens, std::int64_t width, Scratch scratch)
-      : rows_(rows), width_(width), padded_(round_up(width, 8)), free_(scratch.data) {
-    tile.tokens = tokens;
-  }
+/// The tokens that an op takes, and how they may meet its matrices (contracts.h).
+struct LinearTokens {
+  std::int64_t count;
+  bool shared_inputs, sbi_gemm;
 
-  LAMELLA_INLINE const TokenTile& with(const PackedMatrix& matrix) {
-    switch (form_for<T>(matrix.format)) {
-      case InputForm::values:
-        if (tile.values == nullptr) make_values();
-        break;
-      case InputForm::pairs:
-        if (tile.pairs == nullptr) make_pairs();
-        break;
-      case InputForm::codes:
-        if (tile.codes == nullptr || rotated_ != (matrix.format.input == LinearInput::int8_rotated))
-          make_codes(matrix.format.input == LinearInput::int8_rotated);
-        break;
+  template <typename Arguments>
+  LAMELLA_INLINE static LinearTokens of(const Arguments& a) {
+    return {a.tokens, a.shared_inputs, a.sbi_gemm};
+  }
+};
+
+/// The way of so many tokens: with whole panels, or in chunks.
+struct Walk {
+  RegisterTile tile;
+  bool whole_panels;
+
+  LAMELLA_INLINE Walk(const RegisterTiles& tiles, std::int64_t tokens, bool sbi_gemm)
+      : tile(tiles.many), whole_panels(sbi_gemm && tokens <= tiles.few.tokens) {
+    if (whole_panels) tile = tiles.few;
+  }
+};
+
+/// A tile's rows in one form. The block that begins with token t begins at element t * row_elements.
+struct TokenTile {
+  std::int64_t tokens = 0;
+  const void* elements = nullptr;
+  std::int64_t row_elements = 0;
+  bool whole_panels = false;  // how it meets the panels
+  // Of int8 codes only:
+  const float* scales = nullptr;  // [tokens]
+  const std::int32_t* totals = nullptr;  // [tokens]: a row's sum of codes
+  const std::int32_t* group_sums = nullptr;  // by blocks [group][token]: what the group's dots begin with, or its sum
+  std::int64_t groups = 0;
+};
+
+/// What a tile is made for: everything of a format and its register tiles that the elements depend on.
+struct TileForm {
+  InputForm form = InputForm::values;
+  bool rotated = false;
+  std::int32_t group = 0, factor = 0;  // of codes in groups: what their sums are multiplied with
+  std::int64_t most = 0;  // tokens of a block
+  bool whole_panels = false;  // for view(); the elements are the same either way
+
+  template <typename T>
+  LAMELLA_INLINE static TileForm of(const WeightFormat& format, const Walk& walk) {
+    TileForm made{form_for<T>(format)};
+    made.most = walk.tile.tokens;
+    made.whole_panels = walk.whole_panels;
+    made.rotated = format.input == LinearInput::int8_rotated;
+    if (made.form == InputForm::codes && format.group != 0) {
+      made.group = format.group;
+      made.factor = format.offset == Offset::none ? -code_bias(format) : 1;  // -bias takes the bias from the dots
     }
-    return tile;
+    return made;
   }
+  LAMELLA_INLINE bool operator==(const TileForm& other) const {
+    return form == other.form && rotated == other.rotated && group == other.group && factor == other.factor &&
+           most == other.most;
+  }
+};
 
-  TokenTile tile;
+/// The rows that an op reads: of x, normalised where it begins with a norm.
+template <typename T>
+struct RowSource {
+  const T* x;
+  RowNorm norm;  // kind none: rows as they are; the width counts
 
- private:
+  LAMELLA_INLINE const T* row(std::int64_t t, T* room) const {
+    if (norm.kind == NormKind::none) return x + t * norm.width;
+    normalise_row(x + t * norm.width, room, norm);
+    return room;
+  }
+};
+
+/// Hands out memory piece by piece, every piece a cache line's multiple.
+struct Carver {
+  std::byte* free;
+
   template <typename Element>
   LAMELLA_INLINE Element* take(std::int64_t count) {
-    Element* taken = reinterpret_cast<Element*>(free_);
-    free_ += round_up(count * static_cast<std::int64_t>(sizeof(Element)), 64);
+    Element* taken = reinterpret_cast<Element*>(free);
+    free += round_up(count * static_cast<std::int64_t>(sizeof(Element)), 64);
     return taken;
   }
+};
 
-  [[gnu::noinline]] void make_values() {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (width_ % 8 == 0) {
-        tile.values = rows_;
-        tile.values_stride = width_;
-        return;
+/// A worker's room for the rows of one block on their way to a form.
+template <typename T>
+struct RowRoom {
+  T* row;
+  float* values;
+  std::int8_t* codes;
+  std::uint32_t* elements;  // [block_tokens][stride]
+  std::int32_t* sums;  // of 32 codes each
+  std::int64_t stride;
+
+  LAMELLA_INLINE RowRoom(std::int64_t width, Carver& memory)
+      : row(memory.take<T>(width)),
+        values(memory.take<float>(round_up(width, 8))),
+        codes(memory.take<std::int8_t>(round_up(width, 8))),
+        elements(memory.take<std::uint32_t>(block_tokens * round_up(width, 8))),
+        sums(memory.take<std::int32_t>(round_up((width + 31) / 32, 4))),
+        stride(round_up(width, 8)) {}
+};
+
+/// Memory for a tile of at most so many tokens in any form (kernels/scratch.cpp counts it), and how the forms are made.
+template <typename T>
+class InputTile {
+ public:
+  LAMELLA_INLINE InputTile(std::int64_t tokens, std::int64_t width, Carver& memory)
+      : width_(width),
+        padded_(round_up(width, 8)),
+        elements_(memory.take<std::byte>(tokens * padded_ * 4)),
+        scales_(memory.take<float>(tokens)),
+        totals_(memory.take<std::int32_t>(tokens)),
+        group_sums_(memory.take<std::int32_t>(tokens * ((width + 31) / 32))) {}
+
+  /// The tile as it stands once all of its blocks are made.
+  [[nodiscard]] LAMELLA_INLINE TokenTile view(const TileForm& form, std::int64_t tokens) const {
+    const std::int64_t blocks = (width_ + 31) / 32, of_group = form.group / 32;
+    return {.tokens = tokens,
+            .elements = elements_,
+            .row_elements = row_elements(form.form),
+            .whole_panels = form.whole_panels,
+            .scales = scales_,
+            .totals = totals_,
+            .group_sums = group_sums_,
+            .groups = form.group == 0 ? 0 : (blocks + of_group - 1) / of_group};
+  }
+
+  /// Makes blocks [begin, end) of the tile that begins with the source's row `first`.
+  [[gnu::noinline]] void make(const TileForm& form, const RowSource<T>& source, std::int64_t first, std::int64_t tokens,
+                              const Range& range, const RowRoom<T>& room) {
+    const TokenBlocks blocks(tokens, form.most);
+    const TokenTile tile = view(form, tokens);
+    for (std::int64_t block = range.begin; block < range.end; ++block) {
+      const std::int64_t at = blocks.first(block), count = blocks.tokens(block);
+      const void* rows[block_tokens];
+      for (std::int64_t n = 0; n < count; ++n) {
+        std::uint32_t* own = room.elements + n * room.stride;
+        // A normalised row may stand where its form will, but where that is wider than what is read.
+        const bool widens = form.form == InputForm::values && sizeof(T) < sizeof(float);
+        const T* row = source.row(first + at + n, widens ? room.row : reinterpret_cast<T*>(own));
+        switch (form.form) {
+          case InputForm::values: rows[n] = make_values(row, own); break;
+          case InputForm::pairs: rows[n] = make_pairs(row, own, false); break;
+          case InputForm::crossed_pairs: rows[n] = make_pairs(row, own, true); break;
+          case InputForm::codes:
+            rows[n] = make_codes(row, at + n, own, room, form.rotated);
+            if (form.group != 0) make_group_sums(form, at * tile.groups + n, count, tile.groups, room);
+            break;
+        }
       }
-    }
-    float* values = take<float>(tile.tokens * padded_);
-    for (std::int64_t t = 0; t < tile.tokens; ++t) {
-      float* row = values + t * padded_;
-      each_vector(width_, [&](std::int64_t i, int count)
-                              LAMELLA_BODY { store(row + i, load(rows_ + t * width_ + i, count), count); });
-      for (std::int64_t i = width_; i < padded_; ++i) row[i] = 0.0F;
-    }
-    tile.values = values;
-    tile.values_stride = padded_;
-  }
-
-  /// bf16 rows are pairs already, where no row begins or ends with half of one.
-  [[gnu::noinline]] void make_pairs() {
-    tile.pairs_stride = padded_ / 2;
-    if (width_ % 8 == 0) {
-      tile.pairs = reinterpret_cast<const std::uint32_t*>(rows_);
-      return;
-    }
-    std::uint32_t* pairs = take<std::uint32_t>(tile.tokens * padded_ / 2);
-    const std::size_t bytes = static_cast<std::size_t>(width_) * sizeof(T),
-                      padding = static_cast<std::size_t>(padded_ - width_) * sizeof(T);
-    for (std::int64_t t = 0; t < tile.tokens; ++t) {
-      auto* row = reinterpret_cast<std::byte*>(pairs + t * padded_ / 2);
-      __builtin_memcpy(row, rows_ + t * width_, bytes);
-      __builtin_memset(row + bytes, 0, padding);
-    }
-    tile.pairs = pairs;
-  }
-
-  /// A region whose matrices want both kinds of codes has one kind at a time, in the same memory.
-  [[gnu::noinline]] void make_codes(bool rotated) {
-    const std::int64_t blocks = (width_ + 31) / 32;
-    if (tile.codes == nullptr) {
-      tile.codes_stride = padded_ / 4 * quad_words;
-      tile.sums_stride = blocks + 1;
-      codes_ = take<std::int32_t>(tile.tokens * tile.codes_stride);
-      scales_ = take<float>(tile.tokens);
-      sums_ = take<std::int32_t>(tile.tokens * tile.sums_stride);
-      rotated_row_ = take<float>(padded_);
-      tile.codes = codes_;
-      tile.scales = scales_;
-      tile.sums = sums_;
-    }
-    rotated_ = rotated;
-    for (std::int64_t t = 0; t < tile.tokens; ++t) {
-      std::int32_t *codes = codes_ + t * tile.codes_stride, *sums = sums_ + t * tile.sums_stride;
-      const T* row = rows_ + t * width_;
-      scales_[t] =
-          rotated ? quantise_row(rotate_inputs(row), codes, sums, blocks) : quantise_row(row, codes, sums, blocks);
+      auto* to = reinterpret_cast<std::uint32_t*>(elements_) + at * tile.row_elements;
+      with_count<block_tokens>(count, [&](auto constant) LAMELLA_BODY {
+        constexpr int n = decltype(constant)::value;
+        interleave<n>(rows, tile.row_elements, to);
+      });
     }
   }
 
-  /// x H in fp32, in memory that the next row takes over (memory/rotation.h).
-  const float* rotate_inputs(const T* row) {
-    float* x = rotated_row_;
+ private:
+  /// Element after element, all rows of one beside each other: every line of the block is written once, in order.
+  template <int N>
+  [[gnu::noinline]] static void interleave(const void* const* rows, std::int64_t elements, std::uint32_t* to) {
+    const std::byte* from[N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) from[n] = static_cast<const std::byte*>(rows[n]);
+    for (std::int64_t e = 0; e < elements; ++e)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) __builtin_memcpy(to + e * N + n, from[n] + e * 4, 4);
+  }
+
+  LAMELLA_INLINE std::int64_t row_elements(InputForm form) const {
+    switch (form) {
+      case InputForm::values: return padded_;
+      case InputForm::pairs:
+      case InputForm::crossed_pairs: return padded_ / 2;
+      case InputForm::codes: break;
+    }
+    return padded_ / 4 * quad_words;
+  }
+
+  LAMELLA_INLINE const void* make_values(const T* row, std::uint32_t* own) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (width_ == padded_ && row != reinterpret_cast<const T*>(own)) return row;
+    }
+    float* values = reinterpret_cast<float*>(own);
+    each_vector(width_,
+                [&](std::int64_t i, int count) LAMELLA_BODY { store(values + i, load(row + i, count), count); });
+    for (std::int64_t i = width_; i < padded_; ++i) values[i] = 0.0F;
+    return values;
+  }
+
+  LAMELLA_INLINE const void* make_pairs(const T* row, std::uint32_t* own, bool crossed) const {
+    auto* bytes = reinterpret_cast<std::byte*>(own);
+    const auto size = static_cast<std::size_t>(width_) * sizeof(T);
+    if (reinterpret_cast<const std::byte*>(row) != bytes) {
+      if (!crossed && width_ == padded_) return row;
+      __builtin_memcpy(bytes, row, size);
+    }
+    __builtin_memset(bytes + size, 0, static_cast<std::size_t>(padded_ - width_) * sizeof(T));
+    if (crossed) cross(own);
+    return own;
+  }
+
+  /// Of every eight inputs 0 and 2, 4 and 6, 1 and 3, 5 and 7: as they stand in a word of 4-bit codes.
+  LAMELLA_INLINE void cross(std::uint32_t* pairs) const {
+    for (std::int64_t i = 0; i < padded_ / 2; i += 4) {
+      const std::uint32_t a = pairs[i], b = pairs[i + 1], c = pairs[i + 2], d = pairs[i + 3];
+      pairs[i] = (a & 0xffffu) | b << 16;
+      pairs[i + 1] = (c & 0xffffu) | d << 16;
+      pairs[i + 2] = a >> 16 | (b & 0xffff0000u);
+      pairs[i + 3] = c >> 16 | (d & 0xffff0000u);
+    }
+  }
+
+  LAMELLA_INLINE const void* make_codes(const T* row, std::int64_t token, std::uint32_t* own, const RowRoom<T>& room,
+                                        bool rotated) {
+    if constexpr (quad_words == 1) {  // four codes are a word as they stand
+      auto* codes = reinterpret_cast<std::int8_t*>(own);
+      scales_[token] = quantise(row, codes, room, totals_ + token, rotated);
+    } else {
+      scales_[token] = quantise(row, room.codes, room, totals_ + token, rotated);
+      for (std::int64_t quad = 0; quad < padded_ / 4; ++quad)
+        pack_quad(room.codes + quad * 4, reinterpret_cast<std::int32_t*>(own) + quad * quad_words);
+    }
+    return own;
+  }
+
+  LAMELLA_INLINE float quantise(const T* row, std::int8_t* codes, const RowRoom<T>& room, std::int32_t* total,
+                                bool rotated) {
+    if (rotated) return quantise_row(rotate_inputs(row, room), codes, room.sums, total);
+    return quantise_row(row, codes, room.sums, total);
+  }
+
+  LAMELLA_INLINE void make_group_sums(const TileForm& form, std::int64_t to, std::int64_t stride, std::int64_t groups,
+                                      const RowRoom<T>& room) {
+    const std::int64_t blocks = (width_ + 31) / 32, of_group = form.group / 32;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      std::int32_t sum = 0;
+      for (std::int64_t b = g * of_group; b < smaller((g + 1) * of_group, blocks); ++b) sum += room.sums[b];
+      group_sums_[to + g * stride] = form.factor * sum;
+    }
+  }
+
+  /// x H in fp32 (memory/rotation.h).
+  const float* rotate_inputs(const T* row, const RowRoom<T>& room) {
+    float* x = room.values;
     each_vector(width_, [&](std::int64_t i, int count) LAMELLA_BODY { store(x + i, load(row + i, count), count); });
     each_rotated_run(width_, [&](std::int64_t at, std::int64_t partner, std::int64_t pairs) LAMELLA_BODY {
       each_vector(pairs, [&](std::int64_t i, int count) LAMELLA_BODY {
@@ -146,47 +305,40 @@ class TileBuilder {
     return x;
   }
 
-  /// contracts.h says how a row is rounded. Returns its scale: NaN where the row holds NaN or infinity.
+  /// Rounds a row (contracts.h) to `codes`, zeros behind them, and sums 32 of them each. Returns its scale.
   template <typename X>
-  float quantise_row(const X* row, std::int32_t* words, std::int32_t* sums, std::int64_t blocks) {
-    I32 bits = {};  // magnitudes compare as integers, NaN above all
-    each_vector(width_, [&](std::int64_t i, int count) LAMELLA_BODY {
-      const I32 magnitude = (I32)absolute(load(row + i, count));
-      bits = magnitude > bits ? magnitude : bits;
-    });
-    float top = 0.0F;
-    std::int32_t top_bits = bits[0];
-    for (int i = 1; i < lanes; ++i) top_bits = bits[i] > top_bits ? bits[i] : top_bits;
-    __builtin_memcpy(&top, &top_bits, sizeof top);
-    const bool finite = top_bits < 0x7f800000, zero = !finite || top < 0x1p-100F;
-    const float inverse = zero ? 0.0F : 127.0F / top;
+  float quantise_row(const X* row, std::int8_t* codes, std::int32_t* sums, std::int32_t* row_total) {
+    const Rounding rounding(magnitudes_of(row, width_), 127.0F);
     std::int32_t total = 0;
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      alignas(64) std::int32_t block[32] = {};
-      const std::int64_t begin = b * 32, inputs = smaller(32, width_ - begin);
-      each_vector(inputs, [&](std::int64_t i, int count) LAMELLA_BODY {
-        // Adding 1.5 * 2^23 rounds to the nearest whole number, ties to even, which then stands in the lowest bits.
-        const F32 rounded = load(row + begin + i, count) * inverse + 12582912.0F;
-        if (!zero) store_bits(block + i, (I32)rounded - 0x4b400000, count);
-      });
-      std::int32_t sum = 0;
-      for (const std::int32_t code : block) sum += code;
-      sums[b] = sum;
-      total += sum;
-      for (std::int64_t i = 0; i < round_up(inputs, 8); i += 4)
-        pack_quad(block + i, words + (begin + i) / 4 * quad_words);
+    for (std::int64_t begin = 0; begin < width_; begin += 128) {
+      F32 four[4] = {};  // sums of 32 codes by lanes: whole numbers, exact in fp32
+#pragma GCC unroll 4
+      for (int block = 0; block < 4; ++block) {
+        const std::int64_t at = begin + std::int64_t{32} * block;
+        each_vector(smaller(32, larger(width_ - at, 0)), [&](std::int64_t i, int count) LAMELLA_BODY {
+          const I32 rounded = rounding.round(load(row + at + i, count));
+          store_bytes(codes + at + i, rounded, count);
+          four[block] += first_lanes(__builtin_convertvector(rounded, F32), count, F32{});
+        });
+      }
+      float block_sums[4];
+      sum_lanes(four[0], four[1], four[2], four[3], block_sums);
+#pragma GCC unroll 4
+      for (int block = 0; block < 4; ++block) {
+        const auto sum = static_cast<std::int32_t>(block_sums[block]);
+        sums[begin / 32 + block] = sum;
+        total += sum;
+      }
     }
-    sums[blocks] = total;
-    if (!finite) return __builtin_nanf("");
-    return zero ? 0.0F : top / 127.0F;
+    for (std::int64_t i = width_; i < padded_; ++i) codes[i] = 0;
+    *row_total = total;
+    return rounding.scale;
   }
 
-  const T* rows_;
   std::int64_t width_, padded_;
-  std::byte* free_;
-  bool rotated_ = false;  // of the codes
-  std::int32_t *codes_ = nullptr, *sums_ = nullptr;
-  float *scales_ = nullptr, *rotated_row_ = nullptr;
+  std::byte* elements_;
+  float* scales_;
+  std::int32_t *totals_, *group_sums_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 // The target header and the choice of dot products stand before these.
 #include "cpu/kernels/vector/attention.h"
 #include "cpu/kernels/vector/fused_regions.h"
+#include "cpu/kernels/vector/greedy_head.h"
 #include "cpu/kernels/vector/logit_kernels.h"
 #include "cpu/kernels/vector/probes.h"
 #include "cpu/kernels/vector/rows.h"
@@ -33,10 +34,14 @@ constexpr KernelTable kernels_of(DataType dtype) {
           .residual = residual<T>,
           .gather_rows = gather_rows<T>,
           .mean_pool = mean_pool<T>,
+          .best_token = best_token,
           .norm_qkv = norm_qkv<T>,
           .layout_attention = layout_attention<T>,
           .norm_mlp_up = norm_mlp_up<T>,
-          .output_residual = output_residual<T>};
+          .output_residual = output_residual<T>,
+          .greedy_head = greedy_head<T>,
+          .linear_way = linear_way<T>,
+          .attention_arithmetic = attention_arithmetic<T>};
 }
 
 }  // namespace
@@ -48,8 +53,9 @@ constinit const VectorSet vector_set = {
     .bf16 = kernels_of<Bf16>(DataType::bf16),
     .logits = {.find_maxima = find_maxima, .weigh = weigh, .find_lowest = find_lowest, .find_places = find_places},
     .probes = {.read_memory = read_memory,
-               .chain_multiply_adds = chain_multiply_adds,
-               .flops_a_round = std::int64_t{2} * peak_chains * lanes},
+               .f32 = {chain_multiply_adds, std::int64_t{2} * peak_chains * lanes},
+               .bf16 = {chain_bf16_dots<F32>, std::int64_t{multiplies_bf16_pairs ? 4 : 2} * peak_chains * lanes},
+               .int8 = {chain_int8_dots, std::int64_t{8} * peak_chains * lanes}},
 };
 
 }  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE

@@ -5,43 +5,22 @@
 //   input_words            elements of the tile's form that a word meets
 //   Input                  an element of that form
 //   Group<V>               what a group's codes need to become numbers, for V vectors of lanes
-//   multiply(sums, words, x, stride, group)   sums[n][v] += the words of vector v times the inputs of token n
-// Numbers are made exactly as unpack_row() makes them and meet the inputs one after the other, each in one multiply_add:
-// a weight-only format gives the same bits as fp32 weights of the same values.
+//   multiply(sums, words, x, group)   sums[n][v] += the words of vector v times the inputs of token n, element i of which is
+//                          x[i * N + n] (token_tile.h)
+// Numbers are made exactly as unpack_row() makes them and meet the inputs one after the other, each in one multiply_add: a
+// weight-only format gives the same bits as fp32 weights of the same values. Codes that meet int8 inputs or pairs of bf16
+// (CodeDots, CodePairs) are summed as they are, and the scale of a group meets its sum.
 #pragma once
 
+#include "cpu/kernels/vector/group_tail.h"
 #include "cpu/kernels/vector/token_tile.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// The ends of a block, behind its words: the scales and offsets of the lanes from some lane on.
-struct GroupTail {
-  const std::byte* scales;
-  const std::byte* offsets;
-  Scale scale;
-  Offset offset;
-  std::int32_t bias;  // code_bias(format)
-
-  LAMELLA_INLINE F32 load_scale(int v) const {
-    if (scale == Scale::f32) return load(reinterpret_cast<const float*>(scales) + std::int64_t{v} * lanes);
-    return load(reinterpret_cast<const Fp16*>(scales) + std::int64_t{v} * lanes);
-  }
-  LAMELLA_INLINE F32 load_minimum(int v) const {
-    if (offset != Offset::minimum) return splat(-0.0F);  // which changes no sum, not even one of -0
-    return load(reinterpret_cast<const Fp16*>(offsets) + std::int64_t{v} * lanes);
-  }
-  /// What codes are diminished by: the lane's zero, or the format's bias.
-  LAMELLA_INLINE F32 load_zero(int v) const {
-    if (offset != Offset::zero) return splat(static_cast<float>(bias));
-    using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
-    return __builtin_convertvector(load_bits<Bytes>(offsets + std::int64_t{v} * lanes), F32);
-  }
-};
-
 /// Adds number(word, i) * x[n][i] for the inputs i of a word, in order.
 template <int Inputs, int V, int N, typename Number>
-LAMELLA_INLINE void multiply_numbers(F32 (&sums)[N][V], const float* x, std::int64_t stride, Number number) {
+LAMELLA_INLINE void multiply_numbers(F32 (&sums)[N][V], const float* x, Number number) {
 #pragma GCC unroll 8
   for (int i = 0; i < Inputs; ++i) {
     F32 numbers[V];
@@ -49,7 +28,7 @@ LAMELLA_INLINE void multiply_numbers(F32 (&sums)[N][V], const float* x, std::int
     for (int v = 0; v < V; ++v) numbers[v] = number(v, i);
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
-      const F32 value = splat(x[n * stride + i]);
+      const F32 value = splat(x[std::int64_t{i} * N + n]);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) sums[n][v] = multiply_add(numbers[v], value, sums[n][v]);
     }
@@ -63,30 +42,28 @@ struct NoGroup {
 struct F32Weights {
   static constexpr int word_inputs = 1, input_words = 1;
   static constexpr InputForm form = InputForm::values;
-  static constexpr RegisterTile few = plain_few, many = plain_many;
+  static constexpr RegisterTiles tiles = plain_tiles;
   using Input = float;
   template <int V>
   using Group = NoGroup;
 
   template <int V, int N>
-  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, std::int64_t stride,
-                                      const NoGroup&) {
-    multiply_numbers<1>(sums, x, stride, [&](int v, int) LAMELLA_BODY { return (F32)words[v]; });
+  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, const NoGroup&) {
+    multiply_numbers<1>(sums, x, [&](int v, int) LAMELLA_BODY { return (F32)words[v]; });
   }
 };
 
 struct Bf16Weights {
   static constexpr int word_inputs = 2, input_words = 2;
   static constexpr InputForm form = InputForm::values;
-  static constexpr RegisterTile few = plain_few, many = plain_many;
+  static constexpr RegisterTiles tiles = plain_tiles;
   using Input = float;
   template <int V>
   using Group = NoGroup;
 
   template <int V, int N>
-  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, std::int64_t stride,
-                                      const NoGroup&) {
-    multiply_numbers<2>(sums, x, stride, [&](int v, int i) LAMELLA_BODY {
+  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, const NoGroup&) {
+    multiply_numbers<2>(sums, x, [&](int v, int i) LAMELLA_BODY {
       return i == 0 ? (F32)(words[v] << 16) : (F32)(words[v] & 0xffff0000u);
     });
   }
@@ -96,18 +73,18 @@ struct Bf16Weights {
 struct Bf16Pairs {
   static constexpr int word_inputs = 2, input_words = 1;
   static constexpr InputForm form = InputForm::pairs;
-  static constexpr RegisterTile few = plain_few, many = plain_many;
+  static constexpr RegisterTiles tiles = plain_tiles;
   using Input = std::uint32_t;
   template <int V>
   using Group = NoGroup;
 
   template <int V, int N>
   LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const std::uint32_t* x,
-                                      std::int64_t stride, const NoGroup&) {
+                                      const NoGroup&) {
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       std::uint32_t pair;  // a row of bf16 begins at any of them
-      __builtin_memcpy(&pair, x + n * stride, sizeof pair);
+      __builtin_memcpy(&pair, x + n, sizeof pair);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) sums[n][v] = add_pair_of_bf16(sums[n][v], words[v], pair);
     }
@@ -117,7 +94,7 @@ struct Bf16Pairs {
 struct F16Weights {
   static constexpr int word_inputs = 2, input_words = 2;
   static constexpr InputForm form = InputForm::values;
-  static constexpr RegisterTile few = decoded_few, many = decoded_many;
+  static constexpr RegisterTiles tiles = decoded_tiles;
   using Input = float;
   template <int V>
   using Group = NoGroup;
@@ -131,10 +108,8 @@ struct F16Weights {
   }
 
   template <int V, int N>
-  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, std::int64_t stride,
-                                      const NoGroup&) {
-    multiply_numbers<2>(sums, x, stride,
-                        [&](int v, int i) LAMELLA_BODY { return number(i == 0 ? words[v] : words[v] >> 16); });
+  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, const NoGroup&) {
+    multiply_numbers<2>(sums, x, [&](int v, int i) LAMELLA_BODY { return number(i == 0 ? words[v] : words[v] >> 16); });
   }
 };
 
@@ -143,7 +118,7 @@ template <int Bits>
 struct CodeWeights {
   static constexpr int word_inputs = 32 / Bits, input_words = word_inputs;
   static constexpr InputForm form = InputForm::values;
-  static constexpr RegisterTile few = decoded_few, many = decoded_many;
+  static constexpr RegisterTiles tiles = decoded_tiles;
   using Input = float;
 
   /// A code in the lowest bits of 2^23 is the float 2^23 + code: no conversion is needed, and the difference with
@@ -163,10 +138,9 @@ struct CodeWeights {
   };
 
   template <int V, int N>
-  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, std::int64_t stride,
-                                      const Group<V>& group) {
+  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const float* x, const Group<V>& group) {
     constexpr std::uint32_t mask = (1u << Bits) - 1u;
-    multiply_numbers<word_inputs>(sums, x, stride, [&](int v, int i) LAMELLA_BODY {
+    multiply_numbers<word_inputs>(sums, x, [&](int v, int i) LAMELLA_BODY {
       const int shift = Bits == 8 ? 8 * i : 8 * (i % 4) + 4 * (i / 4);
       const F32 code = (F32)((words[v] >> shift & mask) | 0x4b000000u);
       return multiply_add(code - group.origin[v], group.scale[v], group.minimum[v]);
@@ -178,20 +152,52 @@ struct CodeWeights {
 template <int Bits>
 struct CodeDots {
   static constexpr int word_inputs = 32 / Bits, input_words = word_inputs / 4 * quad_words;
-  static constexpr InputForm form = InputForm::codes;
+  static constexpr bool exact = true;
+  static constexpr RegisterTiles row_tiles = dots_tiles, group_tiles = grouped_dots_tiles;
+  using Input = std::int32_t;
+  using Sum = I32;
 
   template <int V, int N>
-  LAMELLA_INLINE static void multiply(I32 (&sums)[N][V], const U32 (&words)[V], const std::int32_t* x,
-                                      std::int64_t stride) {
+  LAMELLA_INLINE static void multiply(I32 (&sums)[N][V], const U32 (&words)[V], const std::int32_t* x) {
 #pragma GCC unroll 2
-    for (int quad = 0; quad < word_inputs / 4; ++quad)
+    for (int quad = 0; quad < word_inputs / 4; ++quad) {
+      U32 bytes[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) bytes[v] = Bits == 8 ? words[v] : words[v] >> 4 * quad & 0x0f0f0f0fu;
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-          const U32 bytes = Bits == 8 ? words[v] : words[v] >> 4 * quad & 0x0f0f0f0fu;
-          sums[n][v] = add_dots(sums[n][v], bytes, x + n * stride + std::int64_t{quad} * quad_words);
-        }
+        for (int v = 0; v < V; ++v)
+          sums[n][v] = add_dots<N>(sums[n][v], bytes[v], x + std::int64_t{quad} * quad_words * N + n);
+    }
+  }
+};
+
+/// 8- and 4-bit codes without an offset against bf16 inputs, where the set multiplies bf16 pairs: a code has at most
+/// eight significant bits, so it is a bf16, and its scale may wait for the end of the group.
+template <int Bits>
+struct CodePairs {
+  static constexpr int word_inputs = 32 / Bits, input_words = word_inputs / 2;
+  static constexpr bool exact = false;
+  static constexpr RegisterTiles row_tiles = code_pairs_tiles, group_tiles = grouped_code_pairs_tiles;
+  using Input = std::uint32_t;
+  using Sum = F32;
+
+  template <int V, int N>
+  LAMELLA_INLINE static void multiply(F32 (&sums)[N][V], const U32 (&words)[V], const std::uint32_t* x) {
+#pragma GCC unroll 4
+    for (int pair = 0; pair < word_inputs / 2; ++pair) {
+      U32 weights[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) weights[v] = bf16_pair_of_codes(Constant<Bits>{}, words[v], pair);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        std::uint32_t inputs;  // a row of bf16 begins at any of them
+        __builtin_memcpy(&inputs, x + std::int64_t{pair} * N + n, sizeof inputs);
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sums[n][v] = add_pair_of_bf16(sums[n][v], weights[v], inputs);
+      }
+    }
   }
 };
 

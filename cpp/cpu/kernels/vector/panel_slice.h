@@ -1,0 +1,84 @@
+// A run of tiles of one panel (memory/panels.h), and the part of it that a register tile walks at a time.
+#pragma once
+
+#include "cpu/kernels/vector/group_tail.h"
+
+namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
+namespace {
+
+/// Tiles [begin, end) of one panel.
+struct PanelSlice {
+  const std::byte* panel;
+  PanelLayout layout;
+  WeightFormat format;
+  std::int64_t tiles, begin, end;  // tiles of the panel; those that are meant
+  std::int64_t block_bytes;  // of all groups but the last
+  std::int64_t group_words, last_words;  // of a group, of the last one
+
+  [[nodiscard]] LAMELLA_INLINE std::int64_t vectors() const { return (end - begin) * tile_outputs / lanes; }
+  [[nodiscard]] LAMELLA_INLINE std::int64_t word_stride() const { return tiles * tile_outputs * 4; }
+  /// First lane of vector `v`, counted in the panel.
+  [[nodiscard]] LAMELLA_INLINE std::int64_t lane(std::int64_t v) const { return begin * tile_outputs + v * lanes; }
+  [[nodiscard]] LAMELLA_INLINE const std::byte* block(std::int64_t group) const { return panel + group * block_bytes; }
+  /// Words of a group; without the division of PanelLayout, which a short group would feel.
+  [[nodiscard]] LAMELLA_INLINE std::int64_t words_of(std::int64_t group) const {
+    return group + 1 < layout.groups ? group_words : last_words;
+  }
+  [[nodiscard]] LAMELLA_INLINE GroupTail tail(std::int64_t group, std::int64_t v) const {
+    const std::byte* scales = block(group) + words_of(group) * word_stride();
+    const std::byte* offsets = scales + tiles * tile_outputs * layout.scale_bytes;
+    return {scales + lane(v) * layout.scale_bytes, offsets + lane(v) * layout.offset_bytes, format.scale, format.offset,
+            code_bias(format)};
+  }
+};
+
+/// Groups [first_group, end_group) and, of an ungrouped panel, words [first_word, end_word).
+struct Chunk {
+  std::int64_t first_group, end_group, first_word, end_word;
+  bool first, last;  // of the row
+};
+
+/// A register tile of a pass: which tokens and vectors, where their sums stand between chunks and at the end, and what is
+/// asked for meanwhile.
+struct TilePlace {
+  std::int64_t token, vector;
+  float* y;  // of the first token and vector
+  std::int64_t y_stride;
+  const std::byte* prefetch;  // lines of every word from here on
+};
+
+template <typename Vector, int V, int N>
+LAMELLA_INLINE void load_sums(Vector (&sums)[N][V], const TilePlace& place) {
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) sums[n][v] = load_bits<Vector>(place.y + n * place.y_stride + std::int64_t{v} * lanes);
+}
+template <typename Vector, int V, int N>
+LAMELLA_INLINE void store_sums(const Vector (&sums)[N][V], const TilePlace& place) {
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+      __builtin_memcpy(place.y + n * place.y_stride + std::int64_t{v} * lanes, &sums[n][v], sizeof(Vector));
+}
+
+/// Calls body(words, index of the word) for words [begin, end) of a block, with V vectors of each, and asks for `Lines`
+/// lines of memory a word.
+template <int V, int Lines, typename Body>
+LAMELLA_INLINE void each_word(const std::byte* at, std::int64_t stride, std::int64_t begin, std::int64_t end,
+                              const std::byte* prefetch, Body body) {
+  for (std::int64_t w = begin; w < end; ++w) {
+    U32 words[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+      words[v] = load_bits<U32>(at + w * stride + std::int64_t{v} * std::int64_t{sizeof(U32)});
+#pragma GCC unroll 4
+    for (int line = 0; line < Lines; ++line)
+      __builtin_prefetch(prefetch + (w - begin) * stride + std::int64_t{64} * line);
+    body(words, w);
+  }
+}
+
+}  // namespace
+}  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE
