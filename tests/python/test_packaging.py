@@ -147,7 +147,8 @@ def test_the_newest_version_of_the_changelog_is_that_version() -> None:
 def test_every_dependency_is_imported_and_nothing_else_is() -> None:
     """What nothing uses would be installed for nothing; what is missing would fail at run time."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    own = {path.stem for path in (ROOT / "tests" / "python").glob("*.py")} | {"lamella"}
+    folders = (ROOT / "tests" / "python", ROOT / "bench")
+    own = {path.stem for folder in folders for path in folder.iterdir()} | {"lamella"}
     assert names(project["dependencies"]) == imported(ROOT / "python" / "lamella") - own
     tested = imported(ROOT / "tests" / "python") - own - names(project["dependencies"])
     extras = project["optional-dependencies"]
