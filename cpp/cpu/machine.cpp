@@ -34,22 +34,23 @@ std::uint64_t memory_figure(const std::string& key) {
   return 0;
 }
 
-/// Passes of `pass(thread)` by all threads together, for about `seconds`; the time of the shortest, barrier to barrier.
+/// Passes number 0, 1 and so on of `pass(thread, number)` by all threads together, for about `seconds` and at least so many;
+/// the time of the shortest, barrier to barrier.
 template <typename Pass>
-double best_pass_seconds(int threads, double seconds, const Pass& pass) {
+double best_pass_seconds(int threads, double seconds, std::size_t least, const Pass& pass) {
   ThreadTeam team(threads);
   std::atomic<bool> again{true};
   double best = INFINITY;
   const Clock::time_point begin = Clock::now();
   team.run([&](int thread) {
-    while (again.load(std::memory_order_relaxed)) {
+    for (std::size_t number = 0; again.load(std::memory_order_relaxed); ++number) {
       team.barrier();
       const Clock::time_point start = Clock::now();
-      pass(thread);
+      pass(thread, number);
       team.barrier();
       if (thread == 0) {
         best = std::min(best, seconds_since(start));
-        if (seconds_since(begin) >= seconds) again.store(false, std::memory_order_relaxed);
+        if (number + 1 >= least && seconds_since(begin) >= seconds) again.store(false, std::memory_order_relaxed);
       }
       team.barrier();  // everybody sees the same `again`
     }
@@ -112,17 +113,17 @@ std::size_t bandwidth_buffer(std::uint64_t available, std::optional<std::uint64_
 double measure_read_bandwidth(int threads, std::size_t bytes, double seconds) {
   constexpr std::size_t page = 4096;
   check_threads(threads);
-  const Probes& probe = probes(available_kernel_sets().back());
+  const auto& loops = probes(available_kernel_sets().back()).read_loops;
   const std::size_t each = std::max<std::size_t>(bytes / static_cast<std::size_t>(threads) / page, 1) * page;
-  const Allocation memory(each * static_cast<std::size_t>(threads) + 2 * page,
+  const Allocation memory(each * static_cast<std::size_t>(threads) + most_read_ahead,
                           "measuring the read bandwidth");  // reads ahead stay inside
   ThreadTeam(threads).run([&](int thread) {
     std::byte* part = memory.data() + each * static_cast<std::size_t>(thread);
     std::fill_n(part, each, std::byte{1});
   });
   std::atomic<std::uint64_t> used{0};  // keeps the reads alive
-  const double best = best_pass_seconds(threads, seconds, [&](int thread) {
-    used += probe.read_memory(memory.data() + each * static_cast<std::size_t>(thread), each);
+  const double best = best_pass_seconds(threads, seconds, loops.size(), [&](int thread, std::size_t number) {
+    used += loops[number % loops.size()](memory.data() + each * static_cast<std::size_t>(thread), each);
   });
   return static_cast<double>(each * static_cast<std::size_t>(threads)) / best;
 }
@@ -135,7 +136,8 @@ double measure_peak(KernelSet set, Arithmetic arithmetic, int threads, double se
                            : arithmetic == Arithmetic::bf16 ? all.bf16
                                                             : all.int8;
   std::atomic<float> used{0.0F};
-  const double best = best_pass_seconds(threads, seconds, [&](int) { used = probe.run(rounds, 0.5F, 1.0F); });
+  const double best =
+      best_pass_seconds(threads, seconds, 1, [&](int, std::size_t) { used = probe.run(rounds, 0.5F, 1.0F); });
   return static_cast<double>(rounds * probe.operations_a_round * threads) / best;
 }
 

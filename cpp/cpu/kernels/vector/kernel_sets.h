@@ -1,6 +1,10 @@
 // What each instruction set's translation unit exports: constants only, so that choosing a set runs none of its code.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
 #include "cpu/kernels/contracts.h"
 #include "runtime/logit_kernels.h"
 
@@ -12,9 +16,13 @@ struct PeakProbe {
   std::int64_t operations_a_round;
 };
 
+/// Reads `bytes`, a multiple of 4096, and may ask for most_read_ahead more.
+using ReadLoop = std::uint64_t (*)(const std::byte* from, std::size_t bytes);
+constexpr std::size_t most_read_ahead = 8192;
+
 /// Loops that measure the machine with a set's vectors (cpu/machine.h).
 struct Probes {
-  std::uint64_t (*read_memory)(const std::byte* from, std::size_t bytes);  // bytes: a multiple of 4096
+  std::array<ReadLoop, 3> read_loops;
   PeakProbe f32, bf16, int8;
 };
 

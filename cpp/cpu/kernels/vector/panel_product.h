@@ -13,7 +13,7 @@
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// Weights of a chunk: they stay in the first-level cache, 32 or 48 KiB, with the chunk that comes next.
+/// Weights of a chunk: they stay in the first-level cache, 32 or 48 KiB, while the next chunk comes to the second.
 constexpr std::int64_t chunk_bytes = 16384;
 /// Inputs of a chunk at most: 64 tokens' worth of fp32 are 32 KiB. Of codes four times as many, which are as many bytes.
 constexpr std::int64_t chunk_inputs = 128;
@@ -26,8 +26,14 @@ LAMELLA_INLINE const typename Kind::Input* inputs_of(const TokenTile& tile, cons
   return static_cast<const typename Kind::Input*>(tile.elements) + place.token * tile.row_elements;
 }
 
+/// What a pass asks for during group `g` of a chunk.
+LAMELLA_INLINE LinesAhead ahead_of_group(const PanelSlice& slice, const Chunk& chunk, const TilePlace& place,
+                                         std::int64_t g) {
+  return {place.ahead.from + (g - chunk.first_group) * slice.block_bytes, place.ahead.step, place.ahead.second};
+}
+
 /// One register tile over one chunk, in fp32.
-template <typename Kind, int V, int N, int Lines>
+template <typename Kind, int V, int N, bool Few>
 [[gnu::noinline]] void multiply_chunk(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
                                       const TilePlace& place) {
   F32 sums[N][V] = {};
@@ -37,16 +43,16 @@ template <typename Kind, int V, int N, int Lines>
     const typename Kind::template Group<V> group(slice.tail(g, place.vector));
     const typename Kind::Input* x = inputs_of<Kind>(tile, place) + g * group_words * Kind::input_words * N;
     const std::int64_t end = smaller(chunk.end_word, slice.words_of(g));
-    each_word<V, Lines>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word, end,
-                        place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
-                        [&](const U32(&words)[V], std::int64_t w)
-                            LAMELLA_BODY { Kind::multiply(sums, words, x + w * Kind::input_words * N, group); });
+    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word, end,
+                      ahead_of_group(slice, chunk, place, g), [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
+                        Kind::multiply(sums, words, x + w * Kind::input_words * N, group);
+                      });
   }
   store_sums(sums, place);
 }
 
 /// Whole rows of codes: the plain sum waits between chunks; the scales meet it at the end.
-template <typename Kind, int V, int N, int Lines>
+template <typename Kind, int V, int N, bool Few>
 [[gnu::noinline]] void multiply_coded_rows(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
                                            const TilePlace& place) {
   using Sum = typename Kind::Sum;
@@ -60,10 +66,10 @@ template <typename Kind, int V, int N, int Lines>
       for (int v = 0; v < V; ++v) sums[n][v] = -code_bias(slice.format) * tile.totals[place.token + n] - I32{};
   }
   const typename Kind::Input* x = inputs_of<Kind>(tile, place);
-  each_word<V, Lines>(slice.block(0) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word,
-                      chunk.end_word, place.prefetch, [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
-                        Kind::multiply(sums, words, x + w * Kind::input_words * N);
-                      });
+  each_word<V, Few>(slice.block(0) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word,
+                    chunk.end_word, place.ahead, [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
+                      Kind::multiply(sums, words, x + w * Kind::input_words * N);
+                    });
   if (!chunk.last) return store_sums(sums, place);
   const GroupTail tail = slice.tail(0, place.vector);
   F32 results[N][V];
@@ -83,7 +89,7 @@ template <typename Kind, int V, int N, int Lines>
 /// registers for both. Those of bf16 pairs have six cycles of latency and need sixteen registers to hide it; the fp32 sums
 /// stand in y then, which costs a load and a store for every 16 or more dots (measured: 0.60 to 0.83 of the peak in place
 /// of 0.50 to 0.76).
-template <typename Kind, bool HasOffset, int V, int N, int Lines>
+template <typename Kind, bool HasOffset, int V, int N, bool Few>
 [[gnu::noinline]] void multiply_coded_groups(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
                                              const TilePlace& place) {
   F32 sums[N][V] = {};
@@ -101,10 +107,10 @@ template <typename Kind, bool HasOffset, int V, int N, int Lines>
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) dots[n][v] = totals[n] - I32{};
     }
-    each_word<V, Lines>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, slice.words_of(g),
-                        place.prefetch + (slice.block(g) - slice.block(chunk.first_group)),
-                        [&](const U32(&words)[V], std::int64_t w)
-                            LAMELLA_BODY { Kind::multiply(dots, words, x + w * Kind::input_words * N); });
+    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, slice.words_of(g),
+                      ahead_of_group(slice, chunk, place, g), [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
+                        Kind::multiply(dots, words, x + w * Kind::input_words * N);
+                      });
     const GroupTail tail = slice.tail(g, place.vector);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
@@ -147,49 +153,48 @@ template <typename Kind>
 struct Plain {
   static constexpr RegisterTiles tiles = Kind::tiles;
   static constexpr std::int64_t most_inputs = chunk_inputs;
-  template <int V, int N, int Lines>
-  static constexpr auto run = multiply_chunk<Kind, V, N, Lines>;
+  template <int V, int N, bool Few>
+  static constexpr auto run = multiply_chunk<Kind, V, N, Few>;
 };
 template <typename Kind>
 struct CodedRows {
   static constexpr RegisterTiles tiles = Kind::row_tiles;
   static constexpr std::int64_t most_inputs = 4 * chunk_inputs;
-  template <int V, int N, int Lines>
-  static constexpr auto run = multiply_coded_rows<Kind, V, N, Lines>;
+  template <int V, int N, bool Few>
+  static constexpr auto run = multiply_coded_rows<Kind, V, N, Few>;
 };
 template <typename Kind, bool HasOffset>
 struct CodedGroups {
   static constexpr RegisterTiles tiles = Kind::group_tiles;
   static constexpr std::int64_t most_inputs = 4 * chunk_inputs;
-  template <int V, int N, int Lines>
-  static constexpr auto run = multiply_coded_groups<Kind, HasOffset, V, N, Lines>;
+  template <int V, int N, bool Few>
+  static constexpr auto run = multiply_coded_groups<Kind, HasOffset, V, N, Few>;
 };
 
-/// The vectors of a slice, V at a time and then fewer, over one chunk for all blocks of tokens. Meanwhile every line of
-/// the next chunk is asked for once, where there are passes enough one a word and pass, so that memory works all the
-/// time.
+/// What pass number `done` of `all` over a chunk asks for: its part of the next chunk, so that every line that the slice
+/// covers is asked for once and memory works all the time.
+LAMELLA_INLINE LinesAhead ahead_of_pass(const PanelSlice& slice, const std::byte* next, std::int64_t done,
+                                        std::int64_t all) {
+  const std::int64_t lines = slice.end - slice.begin, step = all < lines ? 128 : 64, second = step - 64;
+  const std::int64_t first = slice.begin * 64 + smaller(done * step, larger(lines * 64 - step, 0));
+  return {next + first, slice.word_stride(), second};
+}
+
+/// The vectors of a slice, V at a time and then fewer, over one chunk for all blocks of tokens.
 template <typename Way, int V, int MaxTokens, bool Few>
 LAMELLA_INLINE void run_vectors(const PanelSlice& slice, const TokenTile& tile, const Chunk& chunk,
                                 const std::byte* next, std::int64_t& vector, float* y, std::int64_t y_stride) {
   const TokenBlocks blocks(tile.tokens, MaxTokens);
-  const std::int64_t lines = slice.end - slice.begin, all_passes = (slice.vectors() + V - 1) / V * blocks.count;
+  const std::int64_t all_passes = (slice.vectors() + V - 1) / V * blocks.count;
   for (; vector + V <= slice.vectors(); vector += V) {
     for (std::int64_t t = 0, block = 0; block < blocks.count; ++block) {
       const std::int64_t count = blocks.tokens(block), done = vector / V * blocks.count + block;
-      TilePlace place{t, vector, y + t * y_stride + vector * lanes, y_stride, next};
+      const std::byte* soon = slice.block(chunk.first_group) + slice.lane(vector) * 4 + prefetch_bytes;
+      const LinesAhead ahead =
+          Few ? LinesAhead{soon, slice.word_stride(), 0} : ahead_of_pass(slice, next, done, all_passes);
+      const TilePlace place{t, vector, y + t * y_stride + vector * lanes, y_stride, ahead};
       with_count<MaxTokens>(count, [&](auto tokens) LAMELLA_BODY {
-        constexpr int n = decltype(tokens)::value;
-        if constexpr (Few) {
-          constexpr int vector_lines = V * static_cast<int>(sizeof(U32)) / 64;
-          place.prefetch = slice.block(chunk.first_group) + slice.lane(vector) * 4 + prefetch_bytes;
-          Way::template run<V, n, vector_lines>(slice, tile, chunk, place);
-        } else if (all_passes < lines) {
-          place.prefetch = next + (slice.begin + smaller(2 * done, larger(lines - 2, 0))) * 64;
-          Way::template run<V, n, 2>(slice, tile, chunk, place);
-        } else {
-          place.prefetch = next + (slice.begin + smaller(done, lines - 1)) * 64;
-          Way::template run<V, n, 1>(slice, tile, chunk, place);
-        }
+        Way::template run<V, decltype(tokens)::value, Few>(slice, tile, chunk, place);
       });
       t += count;
     }

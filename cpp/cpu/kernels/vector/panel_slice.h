@@ -38,13 +38,20 @@ struct Chunk {
   bool first, last;  // of the row
 };
 
+/// Lines of memory that a pass asks for, one or two a word: `from` for its first word, `step` bytes on for each that follows,
+/// and another `second` bytes behind each.
+struct LinesAhead {
+  const std::byte* from;
+  std::int64_t step, second;
+};
+
 /// A register tile of a pass: which tokens and vectors, where their sums stand between chunks and at the end, and what is
 /// asked for meanwhile.
 struct TilePlace {
   std::int64_t token, vector;
   float* y;  // of the first token and vector
   std::int64_t y_stride;
-  const std::byte* prefetch;  // lines of every word from here on
+  LinesAhead ahead;
 };
 
 template <typename Vector, int V, int N>
@@ -63,19 +70,28 @@ LAMELLA_INLINE void store_sums(const Vector (&sums)[N][V], const TilePlace& plac
       __builtin_memcpy(place.y + n * place.y_stride + std::int64_t{v} * lanes, &sums[n][v], sizeof(Vector));
 }
 
-/// Calls body(words, index of the word) for words [begin, end) of a block, with V vectors of each, and asks for `Lines`
-/// lines of memory a word.
-template <int V, int Lines, typename Body>
+/// Calls body(words, index of the word) for words [begin, end) of a block, with V vectors of each, and asks for lines ahead.
+///
+/// With Few they are all lines that the vectors of a word cover, for the first-level cache. Otherwise they are of the next
+/// chunk, for the second-level cache: the first level has too few buffers for lines on their way to keep memory busy while
+/// others are computed with (Zen 4, 8 tokens: 0.71 to 0.76 of the read bandwidth that way, 0.94 to 0.97 this way).
+template <int V, bool Few, typename Body>
 LAMELLA_INLINE void each_word(const std::byte* at, std::int64_t stride, std::int64_t begin, std::int64_t end,
-                              const std::byte* prefetch, Body body) {
+                              const LinesAhead& ahead, Body body) {
+  constexpr int bytes = V * static_cast<int>(sizeof(U32));
   for (std::int64_t w = begin; w < end; ++w) {
     U32 words[V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
       words[v] = load_bits<U32>(at + w * stride + std::int64_t{v} * std::int64_t{sizeof(U32)});
+    const std::byte* line = ahead.from + (w - begin) * ahead.step;
+    if constexpr (Few) {
 #pragma GCC unroll 4
-    for (int line = 0; line < Lines; ++line)
-      __builtin_prefetch(prefetch + (w - begin) * stride + std::int64_t{64} * line);
+      for (int i = 0; i < bytes / 64; ++i) __builtin_prefetch(line + std::int64_t{64} * i);
+    } else {
+      __builtin_prefetch(line, 0, 2);
+      if constexpr (bytes > 64) __builtin_prefetch(line + ahead.second, 0, 2);
+    }
     body(words, w);
   }
 }

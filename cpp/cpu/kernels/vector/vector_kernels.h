@@ -52,7 +52,7 @@ constinit const VectorSet vector_set = {
     .f16 = kernels_of<Fp16>(DataType::f16),
     .bf16 = kernels_of<Bf16>(DataType::bf16),
     .logits = {.find_maxima = find_maxima, .weigh = weigh, .find_lowest = find_lowest, .find_places = find_places},
-    .probes = {.read_memory = read_memory,
+    .probes = {.read_loops = read_loops,
                .f32 = {chain_multiply_adds, std::int64_t{2} * peak_chains * lanes},
                .bf16 = {chain_bf16_dots<F32>, std::int64_t{multiplies_bf16_pairs ? 4 : 2} * peak_chains * lanes},
                .int8 = {chain_int8_dots, std::int64_t{8} * peak_chains * lanes}},
