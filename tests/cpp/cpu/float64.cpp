@@ -52,21 +52,21 @@ Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::in
   return y;
 }
 
-Values attend64(const double* query, const Values& keys, const Values& values, std::int64_t length, std::int64_t dim,
+Values attend64(const double* query, const double* keys, const double* values, std::int64_t length, std::int64_t dim,
                 double scale) {
   Values weights(static_cast<std::size_t>(length)), y(static_cast<std::size_t>(dim));
   double largest = -std::numeric_limits<double>::infinity(), total = 0.0;
   for (std::int64_t j = 0; j < length; ++j) {
     double dot = 0.0;
-    for (std::int64_t d = 0; d < dim; ++d) dot += query[d] * keys[static_cast<std::size_t>(j * dim + d)];
+    for (std::int64_t d = 0; d < dim; ++d) dot += query[d] * keys[j * dim + d];
     weights[static_cast<std::size_t>(j)] = dot * scale;
     largest = std::max(largest, dot * scale);
   }
   for (double& weight : weights) total += weight = std::exp(weight - largest);
-  for (std::int64_t j = 0; j < length; ++j)
-    for (std::int64_t d = 0; d < dim; ++d)
-      y[static_cast<std::size_t>(d)] +=
-          weights[static_cast<std::size_t>(j)] / total * values[static_cast<std::size_t>(j * dim + d)];
+  for (std::int64_t j = 0; j < length; ++j) {
+    const double weight = weights[static_cast<std::size_t>(j)] / total;
+    for (std::int64_t d = 0; d < dim; ++d) y[static_cast<std::size_t>(d)] += weight * values[j * dim + d];
+  }
   return y;
 }
 

@@ -19,7 +19,7 @@ using Values = std::vector<double>;
 [[nodiscard]] Values rope64(const Values& x, const Values& angles, std::int64_t heads, std::int64_t head_dim,
                             std::int64_t rotary_dim);
 /// query [queries][dim], each with its own K and V rows of `dim`.
-[[nodiscard]] Values attend64(const double* query, const Values& keys, const Values& values, std::int64_t length,
+[[nodiscard]] Values attend64(const double* query, const double* keys, const double* values, std::int64_t length,
                               std::int64_t dim, double scale);
 [[nodiscard]] Values add64(const Values& a, const Values& b);
 

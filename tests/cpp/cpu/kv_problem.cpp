@@ -167,22 +167,27 @@ std::vector<Context> random_contexts(std::mt19937_64& random, std::int64_t token
 
 Values attention64(const KvProblem& problem, const Values& query, std::int64_t heads, std::int64_t kv_heads,
                    std::int64_t head_dim, double scale, Visible visible) {
+  const std::int64_t group = heads / kv_heads;
   Values y(query.size());
-  problem.each_token([&](std::int64_t token, std::int64_t sequence, std::int64_t position) {
-    const Context& context = problem.contexts()[static_cast<std::size_t>(sequence)];
-    const std::int64_t end = visible.causal ? position + 1 : context.past + context.count;
-    const std::int64_t begin = visible.window > 0 ? std::max<std::int64_t>(0, end - visible.window) : 0;
-    for (std::int64_t head = 0; head < heads; ++head) {
-      const std::int64_t kv_head = head / (heads / kv_heads), at = (token * heads + head) * head_dim;
-      const auto seen = [&](int k_or_v) {
-        Values rows = problem.rows(sequence, end, k_or_v, kv_head);
-        rows.erase(rows.begin(), rows.begin() + begin * head_dim);
-        return rows;
-      };
-      const Values row = attend64(query.data() + at, seen(0), seen(1), end - begin, head_dim, scale);
-      std::copy(row.begin(), row.end(), y.begin() + at);
+  std::int64_t first = 0;
+  for (std::size_t s = 0; s < problem.contexts().size(); first += problem.contexts()[s++].count) {
+    const Context& context = problem.contexts()[s];
+    const std::int64_t whole = context.past + context.count;
+    for (std::int64_t kv_head = 0; kv_head < kv_heads; ++kv_head) {
+      const Values keys = problem.rows(static_cast<std::int64_t>(s), whole, 0, kv_head),
+                   values = problem.rows(static_cast<std::int64_t>(s), whole, 1, kv_head);
+      for (std::int64_t i = 0; i < context.count; ++i) {
+        const std::int64_t end = visible.causal ? context.past + i + 1 : whole;
+        const std::int64_t begin = visible.window > 0 ? std::max<std::int64_t>(0, end - visible.window) : 0;
+        for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+          const std::int64_t at = ((first + i) * heads + head) * head_dim;
+          const Values row = attend64(query.data() + at, keys.data() + begin * head_dim,
+                                      values.data() + begin * head_dim, end - begin, head_dim, scale);
+          std::copy(row.begin(), row.end(), y.begin() + at);
+        }
+      }
     }
-  });
+  }
   return y;
 }
 

@@ -41,8 +41,10 @@ class Attention : public KernelTest {
                Visible visible, int workers) {
     const std::int64_t heads = kv_heads * group;
     const DataType kv = any_kv_type();
-    std::vector<Context> contexts = some;
-    for (std::int64_t results = heads * dim; std::ssize(contexts) * results < 64;)
+    std::int64_t tokens = 0;
+    for (const Context& context : some) tokens += context.count;
+    std::vector<Context> contexts;
+    for (std::int64_t results = 0; results < 64; results += tokens * heads * dim)
       contexts.insert(contexts.end(), some.begin(), some.end());
     KvProblem problem(random_, kv, contexts, kv_heads, dim);
     Step step = problem.step(0, problem.tokens(), visible.window);
