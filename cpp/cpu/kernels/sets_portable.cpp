@@ -1,4 +1,4 @@
-// Other processors than x86-64 have the baseline set only.
+// Other processors than x86-64 have the baseline set only, as builds with LAMELLA_PORTABLE_KERNELS do.
 #include "cpu/kernels/vector/kernel_sets.h"
 
 namespace lamella::cpu {
