@@ -1,13 +1,16 @@
 // Arguments by position, as the benches take them; what is missing has a default.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/check.h"
 #include "cpu/kernels/contracts.h"
+#include "lamella/error.h"
 
 namespace lamella::bench {
 
@@ -15,8 +18,16 @@ struct Arguments {
   int count;
   char** values;
 
+  /// Errors: invalid_argument for what is not a whole number.
   [[nodiscard]] std::int64_t number(int at, std::int64_t otherwise) const {
-    return at < count ? std::atoll(values[at]) : otherwise;
+    if (at >= count) return otherwise;
+    const std::string_view text = values[at];
+    std::int64_t number = 0;
+    const auto [end, error] = std::from_chars(text.begin(), text.end(), number);
+    if (error != std::errc() || end != text.end() || number < 0)
+      throw Error(ErrorCode::invalid_argument,
+                  concat(quoted(text), " is not a whole number; the source names the arguments"));
+    return number;
   }
   [[nodiscard]] std::string text(int at) const { return at < count ? values[at] : ""; }
   /// The kernel set of that name; without one the best. Errors: invalid_argument for a set that this machine has not.
@@ -30,7 +41,7 @@ struct Arguments {
   /// All numbers from `at` on.
   [[nodiscard]] std::vector<std::int64_t> numbers(int at, std::vector<std::int64_t> otherwise) const {
     std::vector<std::int64_t> all;
-    for (; at < count; ++at) all.push_back(std::atoll(values[at]));
+    for (; at < count; ++at) all.push_back(number(at, 0));
     return all.empty() ? otherwise : all;
   }
 };

@@ -157,14 +157,14 @@ void bench_prompt(ThreadTeam& team, const Problem& problem, KernelSet set, const
 
 int main(int argc, char** argv) {
   const lamella::bench::Arguments arguments{argc, argv};
-  Problem problem;
-  problem = {.heads = arguments.number(1, problem.heads),
-             .kv_heads = arguments.number(2, problem.kv_heads),
-             .head_dim = arguments.number(3, problem.head_dim),
-             .threads = static_cast<int>(arguments.number(4, 0))};
-  if (problem.threads == 0) problem.threads = usable_cores();
-  const std::string only = arguments.text(7);
   try {
+    Problem problem;
+    problem = {.heads = arguments.number(1, problem.heads),
+               .kv_heads = arguments.number(2, problem.kv_heads),
+               .head_dim = arguments.number(3, problem.head_dim),
+               .threads = static_cast<int>(arguments.number(4, 0))};
+    if (problem.threads == 0) problem.threads = usable_cores();
+    const std::string only = arguments.text(7);
     const KernelSet set = arguments.kernel_set(5);
     ThreadTeam team(problem.threads);
     for (const Case& one : all_cases) {

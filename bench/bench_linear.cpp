@@ -104,11 +104,13 @@ void run_case(const Problem& problem, KernelSet set, const Case& one, const std:
   std::fill_n(reinterpret_cast<std::uint32_t*>(x.data()), x.size() / 4, 0x3f803f80u);
   ThreadTeam team(problem.threads);
   const double peak = measure_peak(set, one.arithmetic, problem.threads);
-  std::printf("%s %s, activations %s, %lld x %lld x %lld matrices (%.0f MB), %d threads, %s peak %.0f GFLOP/s, cores %.0f ns apart\n", kernels.name, one.name,
-              std::string(to_string(one.dtype)).c_str(), static_cast<long long>(problem.outputs),
-              static_cast<long long>(problem.inputs), static_cast<long long>(problem.matrices),
-              static_cast<double>(weights.size()) / 1e6, problem.threads, to_string(one.arithmetic), peak / 1e9,
-              measure_core_latency().value_or(0.0) * 1e9);
+  std::printf(
+      "%s %s, activations %s, %lld x %lld x %lld matrices (%.0f MB), %d threads, %s peak %.0f GFLOP/s, cores %.0f ns "
+      "apart\n",
+      kernels.name, one.name, std::string(to_string(one.dtype)).c_str(), static_cast<long long>(problem.outputs),
+      static_cast<long long>(problem.inputs), static_cast<long long>(problem.matrices),
+      static_cast<double>(weights.size()) / 1e6, problem.threads, to_string(one.arithmetic), peak / 1e9,
+      measure_core_latency().value_or(0.0) * 1e9);
   for (const std::int64_t tokens : token_counts) {
     const double before = measure_read_bandwidth(problem.threads);
     const auto [seconds, median] = time_rounds(team, kernels, problem, one.format, weights, x, y, tokens);
@@ -126,13 +128,13 @@ void run_case(const Problem& problem, KernelSet set, const Case& one, const std:
 
 int main(int argc, char** argv) {
   const lamella::bench::Arguments arguments{argc, argv};
-  Problem problem;
-  problem = {.inputs = arguments.number(1, problem.inputs),
-             .outputs = arguments.number(2, problem.outputs),
-             .matrices = arguments.number(3, problem.matrices),
-             .threads = static_cast<int>(arguments.number(4, 0))};
-  if (problem.threads == 0) problem.threads = usable_cores();
   try {
+    Problem problem;
+    problem = {.inputs = arguments.number(1, problem.inputs),
+               .outputs = arguments.number(2, problem.outputs),
+               .matrices = arguments.number(3, problem.matrices),
+               .threads = static_cast<int>(arguments.number(4, 0))};
+    if (problem.threads == 0) problem.threads = usable_cores();
     for (const Case& one : all_cases)
       if (arguments.wants(6, one.name))
         run_case(problem, arguments.kernel_set(5), one, arguments.numbers(7, {1, 2, 4, 8, 16, 32, 128, 512}));

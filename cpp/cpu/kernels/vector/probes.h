@@ -35,8 +35,8 @@ std::uint64_t read_memory(const std::byte* from, std::size_t bytes) {
   return total;
 }
 
-/// Which of them is the fastest differs: on Zen 5 four streams are, on Zen 4 their prefetchers follow one stream in a page
-/// (one stream 36 GB/s with two cores, four 21).
+/// Which of them is the fastest differs: Zen 4's prefetchers follow one stream in a page (two cores read 36 GB/s in one, 21 in
+/// four), and a prefetch ahead costs one core there a seventh.
 constexpr std::array<ReadLoop, 3> read_loops = {read_memory<1, 0>, read_memory<1, 4096>, read_memory<4, 8192>};
 
 /// `rounds` multiply-adds in each of peak_chains independent chains. The factors come from outside, so nothing folds.
