@@ -34,8 +34,8 @@ std::uint64_t memory_figure(const std::string& key) {
   return 0;
 }
 
-/// Passes number 0, 1 and so on of `pass(thread, number)` by all threads together, for about `seconds` and at least so many;
-/// the time of the shortest, barrier to barrier.
+/// Passes number 0, 1 and so on of `pass(thread, number)` by all threads together, for about `seconds` and at least
+/// `least` of them; the time of the shortest, barrier to barrier.
 template <typename Pass>
 double best_pass_seconds(int threads, double seconds, std::size_t least, const Pass& pass) {
   ThreadTeam team(threads);

@@ -29,8 +29,9 @@ inline constexpr int most_threads = 1024;
 [[nodiscard]] std::size_t bandwidth_buffer(std::uint64_t available, std::optional<std::uint64_t> left_of_budget);
 
 /// Bytes per second that `threads` threads read from memory together with the widest vectors here: each reads its own
-/// part of `bytes`, touched before, again and again for about `seconds`, in turns with loops of which one or another is the
-/// fastest on a machine; the best pass counts. At least 1 GiB keeps caches out of it. Errors: invalid_argument for less than a thread, out_of_memory.
+/// part of `bytes`, touched before, again and again for about `seconds`, in turns with loops of which one or another is
+/// the fastest on a machine; the best pass counts. At least 1 GiB keeps caches out of it. Errors: invalid_argument for
+/// less than a thread, out_of_memory.
 [[nodiscard]] double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30,
                                             double seconds = 0.4);
 

@@ -172,7 +172,7 @@ struct CodedGroups {
 };
 
 /// What pass number `done` of `all` over a chunk asks for: its part of the next chunk, so that every line that the slice
-/// covers is asked for once and memory works all the time.
+/// covers is asked for, once but where there are more passes than lines, and memory works all the time.
 LAMELLA_INLINE LinesAhead ahead_of_pass(const PanelSlice& slice, const std::byte* next, std::int64_t done,
                                         std::int64_t all) {
   const std::int64_t lines = slice.end - slice.begin, step = all < lines ? 128 : 64, second = step - 64;

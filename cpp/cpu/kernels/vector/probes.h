@@ -35,8 +35,8 @@ std::uint64_t read_memory(const std::byte* from, std::size_t bytes) {
   return total;
 }
 
-/// Which of them is the fastest differs: Zen 4's prefetchers follow one stream in a page (two cores read 36 GB/s in one, 21 in
-/// four), and a prefetch ahead costs one core there a seventh.
+/// Which of them is the fastest differs. On a Zen 4 the last alone gave two cores 18 to 21 GB/s, all in turns 32 to 38
+/// (bench_linear): its prefetchers follow one stream in a page.
 constexpr std::array<ReadLoop, 3> read_loops = {read_memory<1, 0>, read_memory<1, 4096>, read_memory<4, 8192>};
 
 /// `rounds` multiply-adds in each of peak_chains independent chains. The factors come from outside, so nothing folds.
