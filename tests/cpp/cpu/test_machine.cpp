@@ -1,15 +1,21 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
+#include <random>
 #include <thread>
+#include <vector>
 
 #include "base/affinity.h"
 #include "cpu/cgroup.h"
+#include "cpu/kernels/vector/kernel_sets.h"
 #include "cpu/machine.h"
 #include "failing_new.h"
 #include "lamella/error.h"
+#include "seed.h"
 
 namespace lamella::cpu {
 namespace {
@@ -149,6 +155,22 @@ TEST(Machine, ABandwidthIsMeasuredWithinWhatIsFreeAndWithinTheBudget) {
   EXPECT_EQ(bandwidth_buffer(200 * mib, std::nullopt), 0U);
   EXPECT_EQ(bandwidth_buffer(100'000 * mib, 63 * mib), 0U);
   EXPECT_EQ(bandwidth_buffer(100'000 * mib, 0), 0U);
+}
+
+TEST(Machine, ReadingLoopsReadEveryWord) {  // a loop that skips some would be the fastest, and the roof too high
+  constexpr std::size_t bytes = 3 * 4096;
+  const std::uint64_t seed = lamella::testing::fresh_seed();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  std::vector<std::uint32_t> words((bytes + most_read_ahead) / sizeof(std::uint32_t));
+  std::generate(words.begin(), words.end(), [&] { return static_cast<std::uint32_t>(random()); });
+  const std::uint32_t want = std::accumulate(words.begin(), words.begin() + bytes / sizeof(std::uint32_t), 0U);
+  for (const KernelSet set : available_kernel_sets()) {
+    if (set == KernelSet::reference) continue;
+    for (const ReadLoop loop : vector_set(set)->probes.read_loops)
+      EXPECT_EQ(static_cast<std::uint32_t>(loop(reinterpret_cast<const std::byte*>(words.data()), bytes)), want)
+          << to_string(set);
+  }
 }
 
 TEST(Machine, NothingIsMeasuredWithLessThanAThread) {

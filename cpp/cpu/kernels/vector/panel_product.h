@@ -43,10 +43,11 @@ template <typename Kind, int V, int N, bool Few>
     const typename Kind::template Group<V> group(slice.tail(g, place.vector));
     const typename Kind::Input* x = inputs_of<Kind>(tile, place) + g * group_words * Kind::input_words * N;
     const std::int64_t end = smaller(chunk.end_word, slice.words_of(g));
-    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word, end,
-                      ahead_of_group(slice, chunk, place, g), [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
-                        Kind::multiply(sums, words, x + w * Kind::input_words * N, group);
-                      });
+    const LinesAhead ahead = ahead_of_group(slice, chunk, place, g);
+    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), chunk.first_word, end, ahead,
+                      [&](const U32(&words)[V], std::int64_t w)
+                          LAMELLA_BODY { Kind::multiply(sums, words, x + w * Kind::input_words * N, group); });
+    ask<V, Few>(ahead, end - chunk.first_word);
   }
   store_sums(sums, place);
 }
@@ -107,10 +108,12 @@ template <typename Kind, bool HasOffset, int V, int N, bool Few>
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) dots[n][v] = totals[n] - I32{};
     }
-    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, slice.words_of(g),
-                      ahead_of_group(slice, chunk, place, g), [&](const U32(&words)[V], std::int64_t w) LAMELLA_BODY {
-                        Kind::multiply(dots, words, x + w * Kind::input_words * N);
-                      });
+    const LinesAhead ahead = ahead_of_group(slice, chunk, place, g);
+    const std::int64_t words = slice.words_of(g);
+    each_word<V, Few>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, words, ahead,
+                      [&](const U32(&bits)[V], std::int64_t w)
+                          LAMELLA_BODY { Kind::multiply(dots, bits, x + w * Kind::input_words * N); });
+    ask<V, Few>(ahead, words);
     const GroupTail tail = slice.tail(g, place.vector);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {

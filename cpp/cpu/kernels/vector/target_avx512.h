@@ -15,7 +15,7 @@ using F64 = double __attribute__((vector_size(64)));
 constexpr RegisterTiles plain_tiles = {{4, 6}, {4, 6}};
 constexpr RegisterTiles decoded_tiles = {{4, 2}, {2, 8}};
 constexpr RegisterTiles dots_tiles = {{4, 6}, {4, 6}};
-constexpr RegisterTiles grouped_dots_tiles = {{4, 3}, {4, 4}};
+constexpr RegisterTiles grouped_dots_tiles = {{4, 4}, {4, 4}};
 constexpr RegisterTile attention_tile = {4, 6};  // vectors of keys, or of the head, and rows
 constexpr int peak_chains = 24;
 
