@@ -70,28 +70,32 @@ LAMELLA_INLINE void store_sums(const Vector (&sums)[N][V], const TilePlace& plac
       __builtin_memcpy(place.y + n * place.y_stride + std::int64_t{v} * lanes, &sums[n][v], sizeof(Vector));
 }
 
+/// Caches that lines are asked for in, as __builtin_prefetch counts them.
+constexpr int first_level = 3, second_level = 2;
+
 /// Asks for the lines ahead that belong to word `w` of a block. The scales and offsets behind a group's words are asked for
 /// like one word more: they are a ninth of int4's bytes, and nothing else brings them in time (Zen 4, int4_a8, 8 tokens: 8.4
 /// to 8.6 ms without, 5.7 to 6.3 with; linear-kernels-zen4-2026-11.md).
 ///
-/// With Few they are all lines that V vectors of a word cover, for the first-level cache. Otherwise they are of the next
-/// chunk, for the second-level cache: the first level has too few buffers for lines on their way to keep memory busy while
-/// others are computed with (Zen 4, 8 tokens of bf16: at most 0.80 of the read bandwidth that way, 0.96 this way).
-template <int V, bool Few>
+/// With Few they are all lines that V vectors of a word cover; otherwise they are of the next chunk. For the second-level
+/// cache unless Level says otherwise: the first level has too few buffers for lines on their way to keep memory busy while
+/// others are computed with (Zen 4, bf16: 8 tokens reach 0.80 of the read bandwidth that way and 0.96 this way, a step of
+/// Llama-3.2-1B for one token takes 80 and 74.5 ms). From there the processor itself brings what is read in even strides.
+template <int V, bool Few, int Level>
 LAMELLA_INLINE void ask(const LinesAhead& ahead, std::int64_t w) {
   constexpr int bytes = V * static_cast<int>(sizeof(U32));
   const std::byte* line = ahead.from + w * ahead.step;
   if constexpr (Few) {
 #pragma GCC unroll 4
-    for (int i = 0; i < bytes / 64; ++i) __builtin_prefetch(line + std::int64_t{64} * i);
+    for (int i = 0; i < bytes / 64; ++i) __builtin_prefetch(line + std::int64_t{64} * i, 0, Level);
   } else {
-    __builtin_prefetch(line, 0, 2);
-    if constexpr (bytes > 64) __builtin_prefetch(line + ahead.second, 0, 2);
+    __builtin_prefetch(line, 0, second_level);
+    if constexpr (bytes > 64) __builtin_prefetch(line + ahead.second, 0, second_level);
   }
 }
 
 /// Calls body(words, index of the word) for words [begin, end) of a block, with V vectors of each, and asks for lines ahead.
-template <int V, bool Few, typename Body>
+template <int V, bool Few, int Level, typename Body>
 LAMELLA_INLINE void each_word(const std::byte* at, std::int64_t stride, std::int64_t begin, std::int64_t end,
                               const LinesAhead& ahead, Body body) {
   for (std::int64_t w = begin; w < end; ++w) {
@@ -99,7 +103,7 @@ LAMELLA_INLINE void each_word(const std::byte* at, std::int64_t stride, std::int
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
       words[v] = load_bits<U32>(at + w * stride + std::int64_t{v} * std::int64_t{sizeof(U32)});
-    ask<V, Few>(ahead, w - begin);
+    ask<V, Few, Level>(ahead, w - begin);
     body(words, w);
   }
 }
