@@ -10,10 +10,10 @@ namespace {
 template <Activation Kind>
 LAMELLA_INLINE F32 activation(F32 x) {
   if constexpr (Kind == Activation::gelu) {
-    return 0.5F * x * (1.0F + error_function(x * 0.707106781F));
+    return times_normal_share(x);
   } else if constexpr (Kind == Activation::gelu_tanh) {
-    const F32 inner = 0.797884561F * (x + 0.044715F * (x * x * x));
-    return 0.5F * x * (1.0F + hyperbolic_tangent(inner));
+    // (1 + tanh u) / 2 is 1 / (1 + e^-2u).
+    return x / (1.0F + exponential(-1.59576912F * (x + 0.044715F * (x * x * x))));
   } else if constexpr (Kind == Activation::relu) {
     return x < 0.0F ? F32{} : x;  // a NaN stays one
   } else if constexpr (Kind == Activation::silu) {
@@ -46,14 +46,33 @@ LAMELLA_INLINE void with_activation(Activation kind, Body body) {
   }
 }
 
-/// y = activation(x), times `up` where there is one. A single definition for every activation and operand type.
+/// y = activation(x), times `up` where there is one, for `rows` rows `stride` and `y_stride` apart. A single definition for
+/// every activation and operand type. Many rows a call: an activation begins with up to fifty constants, which took as long
+/// as a row of 64 (Zen 4, gelu: 123 cycles a vector).
 template <Activation Kind, typename X, typename Y>
-[[gnu::noinline]] void activate_row(const X* x, const X* up, Y* y, std::int64_t width) {
-  each_vector(width, [&](std::int64_t i, int count) LAMELLA_BODY {
-    F32 v = activation<Kind>(load(x + i, count));
-    if (up != nullptr) v *= load(up + i, count);
-    store(y + i, v, count);
-  });
+[[gnu::noinline]] void activate_rows(const X* x, const X* up, std::int64_t stride, Y* y, std::int64_t y_stride,
+                                     std::int64_t rows, std::int64_t width) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const X* values = x + row * stride;
+    const X* factors = up == nullptr ? nullptr : up + row * stride;
+    Y* results = y + row * y_stride;
+    std::int64_t begin = 0;
+    for (; begin + 2 * lanes <= width; begin += 2 * lanes) {
+      F32 two[2];
+#pragma GCC unroll 2
+      for (int n = 0; n < 2; ++n) two[n] = activation<Kind>(load(values + begin + n * lanes));
+#pragma GCC unroll 2
+      for (int n = 0; n < 2; ++n) {
+        if (factors != nullptr) two[n] *= load(factors + begin + n * lanes);
+        store(results + begin + n * lanes, two[n]);
+      }
+    }
+    each_vector(width - begin, [&](std::int64_t i, int count) LAMELLA_BODY {
+      F32 v = activation<Kind>(load(values + begin + i, count));
+      if (factors != nullptr) v *= load(factors + begin + i, count);
+      store(results + begin + i, v, count);
+    });
+  }
 }
 
 /// Shares the elements of all tokens, so that one token's row is work for every worker.
@@ -66,8 +85,8 @@ void activate_as(const ActivateArgs& a, const Worker& worker) {
   if (begin >= end) return;
   const T* up = static_cast<const T*>(a.up);
   with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
-    activate_row<decltype(kind)::value>(static_cast<const T*>(a.x) + begin, up == nullptr ? nullptr : up + begin,
-                                        static_cast<T*>(a.y) + begin, end - begin);
+    activate_rows<decltype(kind)::value>(static_cast<const T*>(a.x) + begin, up == nullptr ? nullptr : up + begin, 0,
+                                         static_cast<T*>(a.y) + begin, 0, 1, end - begin);
   });
 }
 

@@ -101,18 +101,15 @@ void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
         each_panel(mine, all_outputs, [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
           multiply_tiles<T>(inputs.of(a.up.weight.format), a.up.weight, begin, end, up, panel_outputs);
           if (gated) multiply_tiles<T>(inputs.of(a.gate.weight.format), a.gate.weight, begin, end, gate, panel_outputs);
+          for (std::int64_t i = 0; i < tokens; ++i) {
+            add_bias_to(up + i * panel_outputs, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
+            if (gated)
+              add_bias_to(gate + i * panel_outputs, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
+          }
           with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
-            for (std::int64_t i = 0; i < tokens; ++i) {
-              float *up_row = up + i * panel_outputs, *gate_row = gate + i * panel_outputs;
-              T* y = static_cast<T*>(a.y) + (first + i) * all_outputs + o;
-              add_bias_to(up_row, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
-              if (!gated) {
-                activate_row<decltype(kind)::value, float, T>(up_row, nullptr, y, outputs);
-              } else {
-                add_bias_to(gate_row, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
-                activate_row<decltype(kind)::value, float, T>(gate_row, up_row, y, outputs);
-              }
-            }
+            activate_rows<decltype(kind)::value, float, T>(gated ? gate : up, gated ? up : nullptr, panel_outputs,
+                                                           static_cast<T*>(a.y) + first * all_outputs + o, all_outputs,
+                                                           tokens, outputs);
           });
         });
       });

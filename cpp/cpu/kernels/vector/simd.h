@@ -66,8 +66,8 @@ LAMELLA_INLINE void store(Bf16* to, F32 v) {
 template <typename T>
 LAMELLA_INLINE F32 load(const T* from, int count) {
   if (count == lanes) return load(from);
-  T padded[lanes] = {};
-  for (int i = 0; i < count; ++i) padded[i] = from[i];
+  T padded[lanes];
+  load_first(padded, from, count);
   return load(padded);
 }
 template <typename T>
@@ -75,7 +75,7 @@ LAMELLA_INLINE void store(T* to, F32 v, int count) {
   if (count == lanes) return store(to, v);
   T padded[lanes];
   store(padded, v);
-  for (int i = 0; i < count; ++i) to[i] = padded[i];
+  store_first(to, padded, count);
 }
 
 /// The lowest byte of each of the first `count` lanes.
@@ -83,8 +83,7 @@ LAMELLA_INLINE void store_bytes(std::int8_t* to, I32 v, int count) {
   using Bytes = std::int8_t __attribute__((vector_size(lanes)));
   const Bytes bytes = __builtin_convertvector(v, Bytes);
   if (count == lanes) __builtin_memcpy(to, &bytes, sizeof bytes);
-  else
-    for (int i = 0; i < count; ++i) to[i] = bytes[i];
+  else store_first(to, reinterpret_cast<const std::int8_t*>(&bytes), count);
 }
 
 /// `v` in the first `count` lanes, `other` behind them.

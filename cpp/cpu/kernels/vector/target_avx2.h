@@ -53,3 +53,6 @@ template <typename Bits, typename Int>
 
 }  // namespace
 }  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE
+
+// Of this target's vectors.
+#include "cpu/kernels/vector/partial_vectors.h"

@@ -35,6 +35,23 @@ constexpr int peak_chains = 24;
   return (F64)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from));
 }
 
+/// The first `count` elements of a vector that is filled up with zeros.
+template <typename T>
+[[gnu::always_inline]] inline void load_first(T* vector, const T* from, int count) {
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  if constexpr (sizeof(T) == 4) _mm512_storeu_si512(vector, _mm512_maskz_loadu_epi32(mask, from));
+  else _mm256_storeu_si256(reinterpret_cast<__m256i*>(vector), _mm256_maskz_loadu_epi16(mask, from));
+}
+/// The first `count` elements of a vector, to memory.
+template <typename T>
+[[gnu::always_inline]] inline void store_first(T* to, const T* vector, int count) {
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_epi32(to, mask, _mm512_loadu_si512(vector));
+  else if constexpr (sizeof(T) == 2)
+    _mm256_mask_storeu_epi16(to, mask, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(vector)));
+  else _mm_mask_storeu_epi8(to, mask, _mm_loadu_si128(reinterpret_cast<const __m128i*>(vector)));
+}
+
 /// c + a.low * b.low + a.high * b.high in every 32-bit lane, pairs of signed 16 bits.
 template <typename Bits, typename Int>
 [[gnu::always_inline]] inline Int add_pair_products(Bits a, Bits b, Int c) {

@@ -291,18 +291,40 @@ class InputTile {
     }
   }
 
-  /// x H in fp32 (memory/rotation.h).
+  /// x H in fp32 (memory/rotation.h): the stages two at a time, which halves the loads and stores and changes no bit.
   const float* rotate_inputs(const T* row, const RowRoom<T>& room) {
     float* x = room.values;
-    each_vector(width_, [&](std::int64_t i, int count) LAMELLA_BODY { store(x + i, load(row + i, count), count); });
-    each_rotated_run(width_, [&](std::int64_t at, std::int64_t partner, std::int64_t pairs) LAMELLA_BODY {
-      each_vector(pairs, [&](std::int64_t i, int count) LAMELLA_BODY {
-        const F32 a = load(x + at + i, count), b = load(x + partner + i, count);
-        store(x + at + i, a + b, count);
-        store(x + partner + i, a - b, count);
+    const std::int64_t block = rotation_block(width_), lines = width_ / block;
+    if (block >= 4) rotate_twice(row, x, lines);
+    else
+      each_vector(width_, [&](std::int64_t i, int count) LAMELLA_BODY { store(x + i, load(row + i, count), count); });
+    std::int64_t h = block >= 4 ? 4 : 1;
+    for (; 4 * h <= block; h *= 4) rotate_twice(x, x, h * lines);
+    if (h < block) {
+      const std::int64_t run = h * lines;
+      each_vector(run, [&](std::int64_t i, int count) LAMELLA_BODY {
+        const F32 a = load(x + i, count), b = load(x + run + i, count);
+        store(x + i, a + b, count);
+        store(x + run + i, a - b, count);
       });
-    });
+    }
     return x;
+  }
+
+  /// The stages of runs of `run` and of 2 * run inputs.
+  template <typename X>
+  LAMELLA_INLINE void rotate_twice(const X* from, float* to, std::int64_t run) const {
+    for (std::int64_t at = 0; at < width_; at += 4 * run)
+      each_vector(run, [&](std::int64_t i, int count) LAMELLA_BODY {
+        const std::int64_t place = at + i;
+        const F32 a = load(from + place, count), b = load(from + place + run, count);
+        const F32 c = load(from + place + 2 * run, count), d = load(from + place + 3 * run, count);
+        const F32 sum = a + b, difference = a - b, other_sum = c + d, other_difference = c - d;
+        store(to + place, sum + other_sum, count);
+        store(to + place + run, difference + other_difference, count);
+        store(to + place + 2 * run, sum - other_sum, count);
+        store(to + place + 3 * run, difference - other_difference, count);
+      });
   }
 
   /// Rounds a row (contracts.h) to `codes`, zeros behind them, and sums 32 of them each. Returns its scale.
