@@ -81,6 +81,11 @@ std::int64_t KernelTest::draw_tokens() {
   return draw(0, 7) == 0 ? many[static_cast<std::size_t>(draw(0, 3))] : draw(1, 40);
 }
 
+bool KernelTest::multiplies_pairs(const WeightFormat& format) const {
+  return GetParam().set == KernelSet::avx512_vnni && dtype() == DataType::bf16 && !has_int8_inputs(format) &&
+         format.offset != Offset::zero && format.element != Element::f32 && format.element != Element::f16;
+}
+
 std::vector<double> KernelTest::normal(std::int64_t count, double scale, double mean) {
   std::normal_distribution<double> distribution(mean, scale);
   std::vector<double> values(static_cast<std::size_t>(count));

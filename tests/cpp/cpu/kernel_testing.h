@@ -45,6 +45,8 @@ class KernelTest : public ::testing::TestWithParam<Target> {
   /// 1 to 40, now and then 64 to 97.
   [[nodiscard]] std::int64_t draw_tokens();
   [[nodiscard]] std::vector<double> normal(std::int64_t count, double scale = 1.0, double mean = 0.0);
+  /// Whether inputs and weights meet as pairs of bf16 (vdpbf16ps), which sums by pairs and takes codes before their scale.
+  [[nodiscard]] bool multiplies_pairs(const WeightFormat& format) const;
 
   std::mt19937_64 random_;
 

@@ -274,9 +274,10 @@ PackedMatrix Packed::matrix() const {
   return {.data = storage_.data() + begin_, .outputs = outputs_, .inputs = inputs_, .format = format_};
 }
 
-Product64 product64(const Values& x, const CodedMatrix& weight) {
+Product64 product64(const Values& x, const CodedMatrix& weight, bool minimums_wait) {
   const std::int64_t inputs = weight.inputs, tokens = static_cast<std::int64_t>(x.size()) / inputs;
-  const bool integers = has_int8_inputs(weight.format);
+  const bool integers = has_int8_inputs(weight.format),
+             apart = minimums_wait && weight.format.offset == Offset::minimum;
   std::vector<RoundedRow> rows;
   for (std::int64_t t = 0; t < tokens && integers; ++t) {
     const double* row = x.data() + t * inputs;
@@ -302,6 +303,16 @@ Product64 product64(const Values& x, const CodedMatrix& weight) {
                                  : x[static_cast<std::size_t>(t * inputs) + i];
         sum += input * w[i];
         squares += input * w[i] * input * w[i];
+      }
+      for (std::int64_t g = 0; g < weight.groups() && apart; ++g) {
+        double inputs_sum = 0.0;
+        for (std::int64_t i = g * weight.group_inputs(); i < std::min((g + 1) * weight.group_inputs(), inputs); ++i) {
+          const double input = x[static_cast<std::size_t>(t * inputs + i)],
+                       product_of_code = input * weight.number(o, i) * weight.scale(o, g);
+          inputs_sum += input;
+          squares += product_of_code * product_of_code;
+        }
+        squares += std::pow(inputs_sum * weight.minimum(o, g), 2);
       }
       if (integers) {
         const RoundedRow& row = rows[static_cast<std::size_t>(t)];

@@ -64,12 +64,13 @@ class Packed {
 };
 
 /// A linear in float64, and how large each result is where its terms do not cancel: the root of their squares' sum. The
-/// terms are the inputs' products; with int8 inputs and minimums, a group's two: its scaled sum and its minimum's part.
+/// terms are the inputs' products; with int8 inputs and minimums, a group's two: its scaled sum and its minimum's part; where
+/// minimums wait for a group's end, the inputs' products with codes and the minimum's part.
 struct Product64 {
   Values y, size;
 };
 /// x [tokens][inputs], rotated and rounded to int8 first where the format asks for it; the sums of codes are exact then.
-[[nodiscard]] Product64 product64(const Values& x, const CodedMatrix& weight);
+[[nodiscard]] Product64 product64(const Values& x, const CodedMatrix& weight, bool minimums_wait = false);
 /// The same with a bias where there is one.
 [[nodiscard]] Values linear64(const Values& x, const CodedMatrix& weight, const Values& bias);
 

@@ -56,7 +56,7 @@ class Linear : public KernelTest {
     run(kernels().linear,
         LinearArgs{.x = x.data(), .weight = packed.matrix(), .y = y.data(), .y_f32 = y_f32, .tokens = tokens}, workers,
         {.max_inputs = inputs, .max_outputs = weight.outputs});
-    const Product64 want = product64(x.values(), weight);
+    const Product64 want = product64(x.values(), weight, multiplies_pairs(weight.format));
     Values slack = want.size;
     for (std::size_t i = 0; i < slack.size(); ++i) slack[i] = bound * std::max(slack[i], std::abs(want.y[i]));
     add_underflow(slack, x, weight);

@@ -68,12 +68,6 @@ class LinearExactness : public KernelTest {
                            : random_matrix(random_, format, outputs, inputs);
   }
 
-  /// Whether inputs and weights meet as pairs of bf16 (vdpbf16ps), which sums by pairs and takes codes before their scale.
-  [[nodiscard]] bool multiplies_pairs(const WeightFormat& format) const {
-    return GetParam().set == KernelSet::avx512_vnni && dtype() == DataType::bf16 && !has_int8_inputs(format) &&
-           format.offset == Offset::none && format.element != Element::f32 && format.element != Element::f16;
-  }
-
   /// Computes the rows of `x` that are listed, on some workers.
   using Runner = std::function<Cells(const std::vector<std::int64_t>& rows, int workers)>;
 

@@ -31,25 +31,29 @@ LAMELLA_INLINE F32 add_pair_of_bf16(F32 sum, U32 weights, std::uint32_t pair) {
 /// `first` and then `second` as bf16, rounded to nearest, ties to even: the words of 2 * lanes numbers.
 LAMELLA_INLINE U32 bf16_pairs(F32 first, F32 second) { return (U32)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first); }
 
-/// Two of a word's codes, less their bias, as bf16: of eight bits inputs 2 * pair and 2 * pair + 1; of four bits inputs 0
-/// and 2, 4 and 6, 1 and 3, 5 and 7, which stand 16 bits apart.
-template <int Bits>
+/// Two of a word's codes, less their bias where they have one, as bf16: of eight bits inputs 2 * pair and 2 * pair + 1; of
+/// four bits inputs 0 and 2, 4 and 6, 1 and 3, 5 and 7, which stand 16 bits apart.
+template <bool Biased, int Bits>
 LAMELLA_INLINE U32 bf16_pair_of_codes(Constant<Bits>, U32 word, int pair) {
   if constexpr (Bits == 8) {
     // A code in the lowest bits of 2^23 is the float 2^23 + code; the difference is exact and ends in 16 zero bits.
-    const F32 low = (F32)((word >> 16 * pair & 0xffu) | 0x4b000000u) - 8388736.0F;
-    const F32 high = (F32)((word >> (16 * pair + 8) & 0xffu) | 0x4b000000u) - 8388736.0F;
+    constexpr float origin = Biased ? 8388736.0F : 8388608.0F;
+    const F32 low = (F32)((word >> 16 * pair & 0xffu) | 0x4b000000u) - origin;
+    const F32 high = (F32)((word >> (16 * pair + 8) & 0xffu) | 0x4b000000u) - origin;
     using Places = std::uint16_t __attribute__((vector_size(64)));
     constexpr Places upper_halves = {1,  33, 3,  35, 5,  37, 7,  39, 9,  41, 11, 43, 13, 45, 15, 47,
                                      17, 49, 19, 51, 21, 53, 23, 55, 25, 57, 27, 59, 29, 61, 31, 63};
     return (U32)_mm512_permutex2var_epi16((__m512i)low, (__m512i)upper_halves, (__m512i)high);
   } else {
-    // -8 to 7 as bf16, twice: the lookup takes five bits, of which the fifth is another code's.
+    // -8 to 7 or 0 to 15 as bf16, twice: the lookup takes five bits, of which the fifth is another code's.
     using Table = std::uint16_t __attribute__((vector_size(64)));
-    constexpr Table numbers = {0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000,
-                               0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040,
-                               0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
-    return (U32)_mm512_permutexvar_epi16((__m512i)(word >> 4 * pair), (__m512i)numbers);
+    constexpr Table biased = {0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000,
+                              0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040,
+                              0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+    constexpr Table plain = {0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
+                             0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
+                             0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
+    return (U32)_mm512_permutexvar_epi16((__m512i)(word >> 4 * pair), (__m512i)(Biased ? biased : plain));
   }
 }
 

@@ -93,6 +93,13 @@ template <typename Kind, int V, int N, bool Few>
   store_sums(results, place);
 }
 
+/// What a block's tokens keep of their groups.
+template <typename Kind>
+LAMELLA_INLINE const auto* group_totals(const TokenTile& tile) {
+  if constexpr (Kind::exact) return tile.group_sums;
+  else return tile.input_sums;
+}
+
 /// Groups of codes: a plain sum a group, which its scale carries into the fp32 sum. Integer sums leave room in the
 /// registers for both. Those of bf16 pairs have six cycles of latency and need sixteen registers to hide it; the fp32 sums
 /// stand in y then, which costs a load and a store for every 16 or more dots (measured: 0.60 to 0.83 of the peak in place
@@ -106,7 +113,7 @@ template <typename Kind, bool HasOffset, int V, int N, bool Few>
   const std::int64_t group_words = slice.layout.group_inputs / Kind::word_inputs,
                      group_inputs = group_words * Kind::input_words * N;
   const typename Kind::Input* x = inputs_of<Kind>(tile, place) + chunk.first_group * group_inputs;
-  const std::int32_t* totals = tile.group_sums + place.token * tile.groups + chunk.first_group * N;
+  const auto* totals = group_totals<Kind>(tile) + place.token * tile.groups + chunk.first_group * N;
   for (std::int64_t g = chunk.first_group; g < chunk.end_group; ++g, x += group_inputs, totals += N) {
     typename Kind::Sum dots[N][V] = {};
     if constexpr (Kind::exact && !HasOffset) {
@@ -125,7 +132,14 @@ template <typename Kind, bool HasOffset, int V, int N, bool Few>
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
       const F32 scale = load(reinterpret_cast<const Fp16*>(tail.scales) + std::int64_t{v} * lanes);
-      if constexpr (HasOffset) {
+      if constexpr (HasOffset && !Kind::exact) {
+        const F32 minimum = tail.load_minimum(v);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) {
+          float* y = place.y + n * place.y_stride + std::int64_t{v} * lanes;
+          store(y, multiply_add(minimum, splat(totals[n]), multiply_add(scale, dots[n][v], load(y))));
+        }
+      } else if constexpr (HasOffset) {
         const F32 minimum = tail.load_minimum(v), zero = tail.load_zero(v);
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) {
@@ -267,9 +281,10 @@ LAMELLA_INLINE void multiply_codes_by_format(const PanelSlice& slice, const Toke
     case InputForm::crossed_pairs:
       if constexpr (multiplies_bf16_pairs && is_bf16<T>) {
         if constexpr (Bits == 8) {
-          if (!grouped) return multiply_slice<CodedRows<CodePairs<Bits>>>(slice, tile, y, y_stride);
+          if (!grouped) return multiply_slice<CodedRows<CodePairs<Bits, true>>>(slice, tile, y, y_stride);
         }
-        return multiply_slice<CodedGroups<CodePairs<Bits>, false>>(slice, tile, y, y_stride);
+        if (offset) return multiply_slice<CodedGroups<CodePairs<Bits, false>, true>>(slice, tile, y, y_stride);
+        return multiply_slice<CodedGroups<CodePairs<Bits, true>, false>>(slice, tile, y, y_stride);
       }
       [[fallthrough]];
     case InputForm::values: return multiply_slice<Plain<CodeWeights<Bits>>>(slice, tile, y, y_stride);

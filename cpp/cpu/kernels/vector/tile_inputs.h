@@ -34,8 +34,8 @@ class TileInputs {
   LAMELLA_INLINE TokenTile of(const WeightFormat& format) {
     const TileForm form = TileForm::of<T>(format, Walk(tiles_for<T>(format), tokens_, sbi_gemm_));
     // One bf16 row of whole pairs, as it is.
-    if (form.form == InputForm::pairs && tokens_ == 1 && room_ != nullptr && source_.norm.kind == NormKind::none &&
-        source_.norm.width % 8 == 0)
+    if (form.form == InputForm::pairs && form.group == 0 && tokens_ == 1 && room_ != nullptr &&
+        source_.norm.kind == NormKind::none && source_.norm.width % 8 == 0)
       return {.tokens = 1,
               .elements = source_.x + first_ * source_.norm.width,
               .row_elements = source_.norm.width / 2,

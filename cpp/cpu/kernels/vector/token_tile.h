@@ -25,7 +25,7 @@ template <typename T>
 LAMELLA_INLINE InputForm form_for(const WeightFormat& format) {
   if (has_int8_inputs(format)) return InputForm::codes;
   if constexpr (multiplies_bf16_pairs && is_bf16<T>) {
-    if (format.offset == Offset::none) {
+    if (format.offset != Offset::zero) {  // whose difference with a code is a number of the lane
       if (format.element == Element::bf16 || format.element == Element::i8) return InputForm::pairs;
       if (format.element == Element::i4) return InputForm::crossed_pairs;
     }
@@ -77,6 +77,8 @@ struct TokenTile {
   const float* scales = nullptr;  // [tokens]
   const std::int32_t* totals = nullptr;  // [tokens]: a row's sum of codes
   const std::int32_t* group_sums = nullptr;  // by blocks [group][token]: what the group's dots begin with, or its sum
+  // Of bf16 pairs for codes with minimums:
+  const float* input_sums = nullptr;  // by blocks [group][token]: the group's sum of inputs
   std::int64_t groups = 0;
 };
 
@@ -84,7 +86,8 @@ struct TokenTile {
 struct TileForm {
   InputForm form = InputForm::values;
   bool rotated = false;
-  std::int32_t group = 0, factor = 0;  // of codes in groups: what their sums are multiplied with
+  std::int32_t group = 0;  // whose sums are kept: of codes in groups, of bf16 for codes with minimums
+  std::int32_t factor = 0;  // what sums of codes are multiplied with
   std::int64_t most = 0;  // tokens of a block
   bool whole_panels = false;  // for view(); the elements are the same either way
 
@@ -97,6 +100,8 @@ struct TileForm {
     if (made.form == InputForm::codes && format.group != 0) {
       made.group = format.group;
       made.factor = format.offset == Offset::none ? -code_bias(format) : 1;  // -bias takes the bias from the dots
+    } else if (made.form != InputForm::values && format.offset != Offset::none) {
+      made.group = format.group;
     }
     return made;
   }
@@ -160,7 +165,7 @@ class InputTile {
         elements_(memory.take<std::byte>(tokens * padded_ * 4)),
         scales_(memory.take<float>(tokens)),
         totals_(memory.take<std::int32_t>(tokens)),
-        group_sums_(memory.take<std::int32_t>(tokens * ((width + 31) / 32))) {}
+        group_sums_(memory.take<std::byte>(tokens * ((width + 31) / 32) * 4)) {}
 
   /// The tile as it stands once all of its blocks are made.
   [[nodiscard]] LAMELLA_INLINE TokenTile view(const TileForm& form, std::int64_t tokens) const {
@@ -171,7 +176,8 @@ class InputTile {
             .whole_panels = form.whole_panels,
             .scales = scales_,
             .totals = totals_,
-            .group_sums = group_sums_,
+            .group_sums = reinterpret_cast<const std::int32_t*>(group_sums_),
+            .input_sums = reinterpret_cast<const float*>(group_sums_),
             .groups = form.group == 0 ? 0 : (blocks + of_group - 1) / of_group};
   }
 
@@ -190,8 +196,11 @@ class InputTile {
         const T* row = source.row(first + at + n, widens ? room.row : reinterpret_cast<T*>(own));
         switch (form.form) {
           case InputForm::values: rows[n] = make_values(row, own); break;
-          case InputForm::pairs: rows[n] = make_pairs(row, own, false); break;
-          case InputForm::crossed_pairs: rows[n] = make_pairs(row, own, true); break;
+          case InputForm::pairs:
+          case InputForm::crossed_pairs:
+            if (form.group != 0) sum_inputs(row, form, at * tile.groups + n, count);
+            rows[n] = make_pairs(row, own, form.form == InputForm::crossed_pairs);
+            break;
           case InputForm::codes:
             rows[n] = make_codes(row, at + n, own, room, form.rotated);
             if (form.group != 0) make_group_sums(form, at * tile.groups + n, count, tile.groups, room);
@@ -287,8 +296,16 @@ class InputTile {
     for (std::int64_t g = 0; g < groups; ++g) {
       std::int32_t sum = 0;
       for (std::int64_t b = g * of_group; b < smaller((g + 1) * of_group, blocks); ++b) sum += room.sums[b];
-      group_sums_[to + g * stride] = form.factor * sum;
+      reinterpret_cast<std::int32_t*>(group_sums_)[to + g * stride] = form.factor * sum;
     }
+  }
+
+  /// The sums of a row's groups, to `to` and every `stride` behind it.
+  LAMELLA_INLINE void sum_inputs(const T* row, const TileForm& form, std::int64_t to, std::int64_t stride) {
+    auto* sums = reinterpret_cast<float*>(group_sums_) + to;
+    for (std::int64_t at = 0; at < width_; at += form.group, sums += stride)
+      *sums = sum_row(smaller(form.group, width_ - at),
+                      [&](std::int64_t i, int count) LAMELLA_BODY { return load(row + at + i, count); });
   }
 
   /// x H in fp32 (memory/rotation.h): the stages two at a time, which halves the loads and stores and changes no bit.
@@ -360,7 +377,8 @@ class InputTile {
   std::int64_t width_, padded_;
   std::byte* elements_;
   float* scales_;
-  std::int32_t *totals_, *group_sums_;
+  std::int32_t* totals_;
+  std::byte* group_sums_;  // or sums of inputs
 };
 
 }  // namespace

@@ -173,9 +173,10 @@ struct CodeDots {
   }
 };
 
-/// 8- and 4-bit codes without an offset against bf16 inputs, where the set multiplies bf16 pairs: a code has at most
-/// eight significant bits, so it is a bf16, and its scale may wait for the end of the group.
-template <int Bits>
+/// 8- and 4-bit codes against bf16 inputs, where the set multiplies bf16 pairs: a code has at most eight significant bits,
+/// with its bias and without, so it is a bf16, and its scale may wait for the end of the group, where a minimum meets the
+/// group's sum of inputs.
+template <int Bits, bool Biased>
 struct CodePairs {
   static constexpr int word_inputs = 32 / Bits, input_words = word_inputs / 2;
   static constexpr bool exact = false;
@@ -189,7 +190,7 @@ struct CodePairs {
     for (int pair = 0; pair < word_inputs / 2; ++pair) {
       U32 weights[V];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) weights[v] = bf16_pair_of_codes(Constant<Bits>{}, words[v], pair);
+      for (int v = 0; v < V; ++v) weights[v] = bf16_pair_of_codes<Biased>(Constant<Bits>{}, words[v], pair);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         std::uint32_t inputs;  // a row of bf16 begins at any of them
