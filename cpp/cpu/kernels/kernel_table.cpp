@@ -65,13 +65,18 @@ const char* to_string(KernelSet set) noexcept {
 }
 
 std::span<const KernelSet> available_kernel_sets() noexcept {
-  // Each set asks for all that the one before it asks for, so that what the machine runs is a prefix of the list.
-  static const std::size_t count = [] {
-    std::size_t runs = 2;
-    while (runs < all_sets.size() && vector_set(all_sets[runs]) != nullptr && processor_runs(all_sets[runs])) ++runs;
-    return runs;
+  struct Runnable {
+    std::array<KernelSet, all_sets.size()> sets;
+    std::size_t count = 0;
+  };
+  static const Runnable runnable = [] {
+    Runnable found{};
+    for (const KernelSet set : all_sets)
+      if (set == KernelSet::reference || (vector_set(set) != nullptr && processor_runs(set)))
+        found.sets[found.count++] = set;
+    return found;
   }();
-  return std::span(all_sets).first(count);
+  return std::span(runnable.sets).first(runnable.count);
 }
 
 KernelSet kernel_set_named(std::string_view name, std::string_view origin) {

@@ -1,4 +1,4 @@
-// Other processors than x86-64 have the baseline set only, as builds with LAMELLA_PORTABLE_KERNELS do.
+// Other processors than x86-64 have the baseline set only, as builds with an empty LAMELLA_KERNEL_SETS do.
 #include "cpu/kernels/vector/kernel_sets.h"
 
 namespace lamella::cpu {

@@ -1,18 +1,23 @@
-// The kernel sets of x86-64 and what they ask of the processor. __builtin_cpu_supports asks cpuid and, through xgetbv,
-// whether the operating system saves the wide registers.
+// The kernel sets of x86-64 that are built (LAMELLA_KERNEL_SETS) and what they ask of the processor. __builtin_cpu_supports
+// asks cpuid and, through xgetbv, whether the operating system saves the wide registers.
 #include "cpu/kernels/vector/kernel_sets.h"
 
 namespace lamella::cpu {
 
 const VectorSet* vector_set(KernelSet set) noexcept {
   switch (set) {
-    case KernelSet::reference: return nullptr;
     case KernelSet::baseline: return &baseline::vector_set;
+#ifdef LAMELLA_BUILDS_avx2
     case KernelSet::avx2: return &avx2::vector_set;
+#endif
+#ifdef LAMELLA_BUILDS_avx512
     case KernelSet::avx512: return &avx512::vector_set;
+#endif
+#ifdef LAMELLA_BUILDS_avx512_vnni
     case KernelSet::avx512_vnni: return &avx512_vnni::vector_set;
+#endif
+    default: return nullptr;
   }
-  return nullptr;
 }
 
 bool processor_runs(KernelSet set) noexcept {

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "cpu/kernels/vector/kernel_sets.h"
 #include "cpu/machine.h"
 #include "formats.h"
 #include "kernel_testing.h"
@@ -20,6 +21,18 @@ TEST(KernelTables, ReferenceAndBaselineAreEverywhere) {
   EXPECT_EQ(sets[1], KernelSet::baseline);
   EXPECT_TRUE(std::is_sorted(sets.begin(), sets.end()));
 }
+
+#ifdef LAMELLA_BUILT_SETS
+TEST(KernelTables, EverySetThatIsBuiltIsAvailableWhereTheProcessorRunsIt) {
+  std::string expected = "reference baseline", got;
+  const std::string built = "," LAMELLA_BUILT_SETS ",";
+  for (const KernelSet set : {KernelSet::avx2, KernelSet::avx512, KernelSet::avx512_vnni})
+    if (built.find(std::string(",") + to_string(set) + ",") != std::string::npos && processor_runs(set))
+      expected += std::string(" ") + to_string(set);
+  for (const KernelSet set : available_kernel_sets()) got += std::string(got.empty() ? "" : " ") + to_string(set);
+  EXPECT_EQ(got, expected);
+}
+#endif
 
 TEST(KernelTables, AreCompleteAndNamed) {
   for (const Target& target : all_targets()) {

@@ -187,6 +187,7 @@ TEST(Sampler, GivesTheDistributionAndTheTokenThatTheDefinitionsGive) {
 /// Draws of a sequence with a history, by chi-square: the statistic of k cells is near k, and beyond k + 8 sqrt(2k) once
 /// in far more than a million runs.
 TEST(Sampler, DrawsFollowTheDistribution) {
+  if (lamella::testing::sanitized) GTEST_SKIP() << "millions of draws: half a minute where a sanitizer slows them down";
   const std::uint64_t seed = fresh_seed();
   SCOPED_TRACE(seed);
   std::mt19937_64 random(seed);
