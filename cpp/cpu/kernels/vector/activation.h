@@ -56,15 +56,16 @@ template <Activation Kind, typename X, typename Y>
     const X* values = x + row * stride;
     const X* factors = up == nullptr ? nullptr : up + row * stride;
     Y* results = y + row * y_stride;
+    constexpr std::int64_t step = std::int64_t{2} * lanes;
     std::int64_t begin = 0;
-    for (; begin + 2 * lanes <= width; begin += 2 * lanes) {
+    for (; begin + step <= width; begin += step) {
       F32 two[2];
 #pragma GCC unroll 2
-      for (int n = 0; n < 2; ++n) two[n] = activation<Kind>(load(values + begin + n * lanes));
+      for (int n = 0; n < 2; ++n) two[n] = activation<Kind>(load(values + begin + std::int64_t{n} * lanes));
 #pragma GCC unroll 2
       for (int n = 0; n < 2; ++n) {
-        if (factors != nullptr) two[n] *= load(factors + begin + n * lanes);
-        store(results + begin + n * lanes, two[n]);
+        if (factors != nullptr) two[n] *= load(factors + begin + std::int64_t{n} * lanes);
+        store(results + begin + std::int64_t{n} * lanes, two[n]);
       }
     }
     each_vector(width - begin, [&](std::int64_t i, int count) LAMELLA_BODY {
