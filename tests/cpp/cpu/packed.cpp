@@ -302,17 +302,9 @@ Product64 product64(const Values& x, const CodedMatrix& weight, bool minimums_wa
                                  ? rows[static_cast<std::size_t>(t)].scale * rows[static_cast<std::size_t>(t)].codes[i]
                                  : x[static_cast<std::size_t>(t * inputs) + i];
         sum += input * w[i];
-        squares += input * w[i] * input * w[i];
-      }
-      for (std::int64_t g = 0; g < weight.groups() && apart; ++g) {
-        double inputs_sum = 0.0;
-        for (std::int64_t i = g * weight.group_inputs(); i < std::min((g + 1) * weight.group_inputs(), inputs); ++i) {
-          const double input = x[static_cast<std::size_t>(t * inputs + i)],
-                       product_of_code = input * weight.number(o, i) * weight.scale(o, g);
-          inputs_sum += input;
-          squares += product_of_code * product_of_code;
-        }
-        squares += std::pow(inputs_sum * weight.minimum(o, g), 2);
+        const double minimum =
+            apart ? double{weight.minimum(o, static_cast<std::int64_t>(i) / weight.group_inputs())} : 0.0;
+        squares += std::pow(input * (w[i] - minimum), 2) + std::pow(input * minimum, 2);
       }
       if (integers) {
         const RoundedRow& row = rows[static_cast<std::size_t>(t)];

@@ -65,7 +65,7 @@ class Packed {
 
 /// A linear in float64, and how large each result is where its terms do not cancel: the root of their squares' sum. The
 /// terms are the inputs' products; with int8 inputs and minimums, a group's two: its scaled sum and its minimum's part; where
-/// minimums wait for a group's end, the inputs' products with codes and the minimum's part.
+/// minimums wait for a group's end, the inputs' products with scaled codes and with minimums.
 struct Product64 {
   Values y, size;
 };

@@ -47,8 +47,8 @@ LAMELLA_INLINE void with_activation(Activation kind, Body body) {
 }
 
 /// y = activation(x), times `up` where there is one, for `rows` rows `stride` and `y_stride` apart. A single definition for
-/// every activation and operand type. Many rows a call: an activation begins with up to fifty constants, which took as long
-/// as a row of 64 (Zen 4, gelu: 123 cycles a vector).
+/// every activation and operand type. Many rows a call: an activation begins with up to fifty constants, too many for a
+/// row of 64.
 template <Activation Kind, typename X, typename Y>
 [[gnu::noinline]] void activate_rows(const X* x, const X* up, std::int64_t stride, Y* y, std::int64_t y_stride,
                                      std::int64_t rows, std::int64_t width) {

@@ -80,7 +80,7 @@ constexpr int first_level = 3, second_level = 2;
 /// With Few they are all lines that V vectors of a word cover; otherwise they are of the next chunk. For the second-level
 /// cache unless Level says otherwise: the first level has too few buffers for lines on their way to keep memory busy while
 /// others are computed with (Zen 4, bf16: 8 tokens reach 0.80 of the read bandwidth that way and 0.96 this way, a step of
-/// Llama-3.2-1B for one token takes 80 and 74.5 ms). From there the processor itself brings what is read in even strides.
+/// Llama-3.2-1B for one token takes 90 to 92 ms and 70 to 84). From there the processor itself brings what is read in even strides.
 template <int V, bool Few, int Level>
 LAMELLA_INLINE void ask(const LinesAhead& ahead, std::int64_t w) {
   constexpr int bytes = V * static_cast<int>(sizeof(U32));
