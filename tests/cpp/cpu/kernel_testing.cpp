@@ -70,9 +70,9 @@ std::int64_t KernelTest::draw_outputs() {
 }
 
 std::int64_t KernelTest::draw_inputs() {
-  constexpr std::array<std::int64_t, 32> inputs = {1,   2,   3,   4,   5,   7,   8,   9,   12,  15, 16,
-                                                   17,  31,  32,  33,  36,  40,  63,  64,  65,  96, 100,
-                                                   127, 128, 129, 130, 160, 200, 255, 257, 384, 520};
+  constexpr std::array<std::int64_t, 34> inputs = {1,   2,   3,   4,   5,   7,   8,   9,   12,  15,  16,  17,
+                                                   31,  32,  33,  36,  40,  63,  64,  65,  96,  100, 127, 128,
+                                                   129, 130, 160, 200, 255, 257, 384, 520, 640, 1160};
   return inputs[static_cast<std::size_t>(draw(0, inputs.size() - 1))];
 }
 
