@@ -8,8 +8,11 @@
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// Four activation codes are one word.
+/// Words that four activation codes take beside weights of so many bits.
+template <int Bits>
 constexpr int quad_words = 1;
+/// Nothing is summed in 16 bits: one instruction multiplies bytes and sums them in 32.
+constexpr bool sums_in_halves = false;
 constexpr bool multiplies_bf16_pairs = true;
 /// Making bf16 of codes costs two to seven operations a vector: eight tokens share them.
 constexpr RegisterTiles code_pairs_tiles = {{4, 2}, {2, 8}};

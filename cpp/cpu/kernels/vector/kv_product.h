@@ -104,7 +104,7 @@ struct Codes {
   using Sum = I32;
   using Form = std::int32_t;
   static constexpr int word = 4;
-  static constexpr int word_forms = quad_words;
+  static constexpr int word_forms = quad_words<8>;
   static constexpr int digits = 2;
   static constexpr bool rounds_weights = false;
   struct Words {
@@ -139,13 +139,14 @@ LAMELLA_INLINE DigitRow make_digits(const float* row, std::int64_t width, const 
     sums[1] += low;
     const Digits digits[2] = {__builtin_convertvector(high, Digits), __builtin_convertvector(low, Digits)};
     for (int digit = 0; digit < 2; ++digit) {
-      Codes::Form* to = forms + digit * low_forms + i / 4 * quad_words;
+      Codes::Form* to = forms + digit * low_forms + i / 4 * quad_words<8>;
       std::int8_t codes[lanes];
       __builtin_memcpy(codes, &digits[digit], sizeof codes);
-      if constexpr (quad_words == 1) {  // a word is four codes one behind the other
+      if constexpr (quad_words<8> == 1) {  // a word is four codes one behind the other
         __builtin_memcpy(to, codes, sizeof codes);
       } else {
-        for (int quad = 0; quad < lanes; quad += 4) pack_quad(codes + quad, to + std::int64_t{quad / 4} * quad_words);
+        for (int quad = 0; quad < lanes; quad += 4)
+          pack_quad(codes + quad, to + std::int64_t{quad / 4} * quad_words<8>);
       }
     }
   }

@@ -101,6 +101,30 @@ LAMELLA_INLINE const auto* group_totals(const TokenTile& tile) {
   else return tile.input_sums;
 }
 
+/// dots[n][v] += a group's words times the inputs `x`.
+template <typename Kind, int V, int N, bool Few>
+LAMELLA_INLINE void multiply_group(typename Kind::Sum (&dots)[N][V], const std::byte* at, std::int64_t stride,
+                                   std::int64_t words, const typename Kind::Input* x, const LinesAhead& ahead) {
+  if constexpr (Kind::in_halves) {
+    constexpr std::int64_t most = Kind::words_in_halves;
+    for (std::int64_t begin = 0; begin < words; begin += most) {
+      U16Pairs halves[N][V] = {};
+      each_word<V, Few, groups_level>(
+          at, stride, begin, smaller(begin + most, words), {ahead.from + begin * ahead.step, ahead.step, ahead.second},
+          [&](const U32(&bits)[V], std::int64_t w)
+              LAMELLA_BODY { Kind::multiply_in_halves(halves, bits, x + w * Kind::input_words * N); });
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) dots[n][v] = add_pair_products((U32)halves[n][v], 0x00010001u - U32{}, dots[n][v]);
+    }
+  } else {
+    each_word<V, Few, groups_level>(at, stride, 0, words, ahead, [&](const U32(&bits)[V], std::int64_t w) LAMELLA_BODY {
+      Kind::multiply(dots, bits, x + w * Kind::input_words * N);
+    });
+  }
+}
+
 /// Groups of codes: a plain sum a group, which its scale carries into the fp32 sum. Integer sums leave room in the
 /// registers for both. Those of bf16 pairs have six cycles of latency and need sixteen registers to hide it; the fp32 sums
 /// stand in y then, which costs a load and a store for every 16 or more dots (measured: 0.60 to 0.83 of the peak in place
@@ -125,9 +149,8 @@ template <typename Kind, bool HasOffset, int V, int N, bool Few>
     }
     const LinesAhead ahead = ahead_of_group(slice, chunk, place, g);
     const std::int64_t words = slice.words_of(g);
-    each_word<V, Few, groups_level>(slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), 0, words, ahead,
-                                    [&](const U32(&bits)[V], std::int64_t w)
-                                        LAMELLA_BODY { Kind::multiply(dots, bits, x + w * Kind::input_words * N); });
+    multiply_group<Kind, V, N, Few>(dots, slice.block(g) + slice.lane(place.vector) * 4, slice.word_stride(), words, x,
+                                    ahead);
     ask<V, Few, groups_level>(ahead, words);
     const GroupTail tail = slice.tail(g, place.vector);
 #pragma GCC unroll 8
@@ -276,6 +299,7 @@ LAMELLA_INLINE void multiply_codes_by_format(const PanelSlice& slice, const Toke
   const bool grouped = slice.format.group != 0, offset = slice.format.offset != Offset::none;
   switch (form_for<T>(slice.format)) {
     case InputForm::codes:
+    case InputForm::wide_codes:
       if constexpr (Bits == 8) {
         if (!grouped) return multiply_slice<CodedRows<CodeDots<Bits>>>(slice, tile, y, y_stride);
       }
@@ -317,7 +341,10 @@ template <typename T>
 LAMELLA_INLINE constexpr RegisterTiles tiles_for(const WeightFormat& format) {
   const bool grouped = format.group != 0;
   switch (form_for<T>(format)) {
-    case InputForm::codes: return grouped ? grouped_dots_tiles : dots_tiles;
+    case InputForm::codes:
+      if (sums_in_halves) return grouped_halves_tiles;
+      [[fallthrough]];
+    case InputForm::wide_codes: return grouped ? grouped_dots_tiles : dots_tiles;
     case InputForm::pairs:
     case InputForm::crossed_pairs:
       if (format.element == Element::bf16) return plain_tiles;
@@ -344,6 +371,7 @@ LinearWay linear_way(const WeightFormat& format, std::int64_t tokens, bool sbi_g
       way.arithmetic = Arithmetic::bf16;
       break;
     case InputForm::codes:
+    case InputForm::wide_codes:
       way.operands = "int8 dots";
       way.arithmetic = Arithmetic::int8;
       break;

@@ -79,7 +79,7 @@ float chain_bf16_dots(std::int64_t rounds, float factor, float addend) {
 /// Chains of dot products of four bytes, as the set makes them.
 float chain_int8_dots(std::int64_t rounds, float factor, float addend) {
   I32 chains[peak_chains];
-  std::int32_t quad[quad_words];
+  std::int32_t quad[quad_words<8>];
   const std::int8_t ones[4] = {1, 1, 1, 1};
   pack_quad(ones, quad);
   const U32 factors = (U32)splat(factor);

@@ -17,6 +17,7 @@ constexpr int lanes = sizeof(F32) / sizeof(float);
 using I32 = std::int32_t __attribute__((vector_size(sizeof(F32))));
 using U32 = std::uint32_t __attribute__((vector_size(sizeof(F32))));
 using U16 = std::uint16_t __attribute__((vector_size(sizeof(F32) / 2)));
+using U16Pairs = std::uint16_t __attribute__((vector_size(sizeof(F32))));  // two a lane
 
 /// The upper half of an fp32.
 struct Bf16 {

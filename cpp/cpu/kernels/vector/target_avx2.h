@@ -13,9 +13,11 @@ using F64 = double __attribute__((vector_size(32)));
 
 // 16 registers. Tiles of weights: sums, words, numbers, one input.
 constexpr RegisterTiles plain_tiles = {{8, 1}, {2, 5}};
-constexpr RegisterTiles decoded_tiles = {{4, 1}, {2, 3}};
+// Making a number of a code takes five operations: eight tokens share them.
+constexpr RegisterTiles decoded_tiles = {{4, 1}, {1, 8}};
 constexpr RegisterTiles dots_tiles = {{4, 1}, {2, 4}};
 constexpr RegisterTiles grouped_dots_tiles = {{4, 1}, {2, 2}};
+constexpr RegisterTiles grouped_halves_tiles = grouped_dots_tiles;
 constexpr RegisterTile attention_tile = {2, 4};  // vectors of keys, or of the head, and rows
 constexpr int peak_chains = 12;
 
@@ -36,6 +38,13 @@ constexpr int peak_chains = 12;
 template <typename Bits, typename Int>
 [[gnu::always_inline]] inline Int add_pair_products(Bits a, Bits b, Int c) {
   return c + (Int)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
+
+constexpr bool multiplies_bytes = true;
+/// a0 * b0 + a1 * b1 in every 16-bit lane, bytes of `a` unsigned and of `b` signed; saturates.
+template <typename Bits>
+[[gnu::always_inline]] inline Bits byte_products(Bits a, Bits b) {
+  return (Bits)_mm256_maddubs_epi16((__m256i)a, (__m256i)b);
 }
 
 /// The sums of a, b, c and d over their lanes: i+4, then i+2, then i+1.

@@ -16,6 +16,7 @@ constexpr RegisterTiles plain_tiles = {{4, 6}, {4, 6}};
 constexpr RegisterTiles decoded_tiles = {{4, 2}, {2, 8}};
 constexpr RegisterTiles dots_tiles = {{4, 6}, {4, 6}};
 constexpr RegisterTiles grouped_dots_tiles = {{4, 4}, {4, 4}};
+constexpr RegisterTiles grouped_halves_tiles = {{4, 3}, {2, 6}};
 constexpr RegisterTile attention_tile = {4, 6};  // vectors of keys, or of the head, and rows
 constexpr int peak_chains = 24;
 
@@ -56,6 +57,13 @@ template <typename T>
 template <typename Bits, typename Int>
 [[gnu::always_inline]] inline Int add_pair_products(Bits a, Bits b, Int c) {
   return c + (Int)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+}
+
+constexpr bool multiplies_bytes = true;
+/// a0 * b0 + a1 * b1 in every 16-bit lane, bytes of `a` unsigned and of `b` signed; saturates.
+template <typename Bits>
+[[gnu::always_inline]] inline Bits byte_products(Bits a, Bits b) {
+  return (Bits)_mm512_maddubs_epi16((__m512i)a, (__m512i)b);
 }
 
 /// The sums of a, b, c and d over their lanes: i+8, then i+4, then i+2, then i+1.

@@ -15,9 +15,12 @@ using F64 = double __attribute__((vector_size(16)));
 
 // 16 registers. Tiles of weights: sums, words, numbers, one input.
 constexpr RegisterTiles plain_tiles = {{4, 2}, {4, 2}};
-constexpr RegisterTiles decoded_tiles = {{4, 1}, {2, 2}};
+// Making a number of a code takes five operations: eight tokens share them.
+constexpr RegisterTiles decoded_tiles = {{4, 1}, {1, 8}};
 constexpr RegisterTiles dots_tiles = {{4, 1}, {2, 3}};
 constexpr RegisterTiles grouped_dots_tiles = {{2, 1}, {2, 2}};
+constexpr bool multiplies_bytes = false;
+constexpr RegisterTiles grouped_halves_tiles = {};
 constexpr RegisterTile attention_tile = {4, 2};  // vectors of keys, or of the head, and rows
 constexpr int peak_chains = 12;
 

@@ -18,12 +18,19 @@
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// What a matrix is multiplied with.
-enum class InputForm : std::uint8_t { values, pairs, crossed_pairs, codes };
+/// What a matrix is multiplied with. Codes stand four to a word, or in two words of 16 bits each (pack_quad).
+enum class InputForm : std::uint8_t { values, pairs, crossed_pairs, codes, wide_codes };
+
+/// The form of int8 inputs beside weights of so many bits.
+template <int Bits>
+constexpr InputForm form_of_codes = quad_words<Bits> == 1 ? InputForm::codes : InputForm::wide_codes;
+LAMELLA_INLINE constexpr bool is_of_codes(InputForm form) {
+  return form == InputForm::codes || form == InputForm::wide_codes;
+}
 
 template <typename T>
 LAMELLA_INLINE InputForm form_for(const WeightFormat& format) {
-  if (has_int8_inputs(format)) return InputForm::codes;
+  if (has_int8_inputs(format)) return format.element == Element::i4 ? form_of_codes<4> : form_of_codes<8>;
   if constexpr (multiplies_bf16_pairs && is_bf16<T>) {
     if (format.offset != Offset::zero) {  // whose difference with a code is a number of the lane
       if (format.element == Element::bf16 || format.element == Element::i8) return InputForm::pairs;
@@ -97,7 +104,7 @@ struct TileForm {
     made.most = walk.tile.tokens;
     made.whole_panels = walk.whole_panels;
     made.rotated = format.input == LinearInput::int8_rotated;
-    if (made.form == InputForm::codes && format.group != 0) {
+    if (is_of_codes(made.form) && format.group != 0) {
       made.group = format.group;
       made.factor = format.offset == Offset::none ? -code_bias(format) : 1;  // -bias takes the bias from the dots
     } else if (made.form != InputForm::values && format.offset != Offset::none) {
@@ -202,7 +209,8 @@ class InputTile {
             rows[n] = make_pairs(row, own, form.form == InputForm::crossed_pairs);
             break;
           case InputForm::codes:
-            rows[n] = make_codes(row, at + n, own, room, form.rotated);
+          case InputForm::wide_codes:
+            rows[n] = make_codes(row, at + n, own, room, form);
             if (form.group != 0) make_group_sums(form, at * tile.groups + n, count, tile.groups, room);
             break;
         }
@@ -232,9 +240,10 @@ class InputTile {
       case InputForm::values: return padded_;
       case InputForm::pairs:
       case InputForm::crossed_pairs: return padded_ / 2;
-      case InputForm::codes: break;
+      case InputForm::codes: return padded_ / 4;
+      case InputForm::wide_codes: break;
     }
-    return padded_ / 4 * quad_words;
+    return padded_ / 2;
   }
 
   LAMELLA_INLINE const void* make_values(const T* row, std::uint32_t* own) const {
@@ -272,15 +281,13 @@ class InputTile {
   }
 
   LAMELLA_INLINE const void* make_codes(const T* row, std::int64_t token, std::uint32_t* own, const RowRoom<T>& room,
-                                        bool rotated) {
-    if constexpr (quad_words == 1) {  // four codes are a word as they stand
-      auto* codes = reinterpret_cast<std::int8_t*>(own);
-      scales_[token] = quantise(row, codes, room, totals_ + token, rotated);
-    } else {
-      scales_[token] = quantise(row, room.codes, room, totals_ + token, rotated);
+                                        const TileForm& form) {
+    const bool as_they_stand = form.form == InputForm::codes;
+    std::int8_t* codes = as_they_stand ? reinterpret_cast<std::int8_t*>(own) : room.codes;
+    scales_[token] = quantise(row, codes, room, totals_ + token, form.rotated);
+    if (!as_they_stand)
       for (std::int64_t quad = 0; quad < padded_ / 4; ++quad)
-        pack_quad(room.codes + quad * 4, reinterpret_cast<std::int32_t*>(own) + quad * quad_words);
-    }
+        pack_quad(codes + quad * 4, reinterpret_cast<std::int32_t*>(own) + quad * 2);
     return own;
   }
 

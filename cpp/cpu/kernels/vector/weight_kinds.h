@@ -151,9 +151,12 @@ struct CodeWeights {
 /// 8- and 4-bit codes against int8 inputs: exact sums in int32.
 template <int Bits>
 struct CodeDots {
-  static constexpr int word_inputs = 32 / Bits, input_words = word_inputs / 4 * quad_words;
-  static constexpr bool exact = true;
-  static constexpr RegisterTiles row_tiles = dots_tiles, group_tiles = grouped_dots_tiles;
+  static constexpr int word_inputs = 32 / Bits, input_words = word_inputs / 4 * quad_words<Bits>;
+  static constexpr bool exact = true, in_halves = Bits == 4 && sums_in_halves;
+  /// Words whose products fit 16 bits: 8 pairs of at most 2 * 15 * 127.
+  static constexpr std::int64_t words_in_halves = 4;
+  static constexpr RegisterTiles row_tiles = dots_tiles,
+                                 group_tiles = in_halves ? grouped_halves_tiles : grouped_dots_tiles;
   using Input = std::int32_t;
   using Sum = I32;
 
@@ -168,7 +171,24 @@ struct CodeDots {
       for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v)
-          sums[n][v] = add_dots<N>(sums[n][v], bytes[v], x + std::int64_t{quad} * quad_words * N + n);
+          sums[n][v] = add_dots<N>(sums[n][v], bytes[v], x + std::int64_t{quad} * quad_words<Bits> * N + n);
+    }
+  }
+
+  /// The same in 16-bit halves of lanes.
+  template <int V, int N>
+  LAMELLA_INLINE static void multiply_in_halves(U16Pairs (&sums)[N][V], const U32 (&words)[V], const std::int32_t* x) {
+#pragma GCC unroll 2
+    for (int quad = 0; quad < word_inputs / 4; ++quad) {
+      U32 bytes[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) bytes[v] = words[v] >> 4 * quad & 0x0f0f0f0fu;
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        const U32 codes = (U32)(x[std::int64_t{quad} * N + n] - I32{});
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sums[n][v] += (U16Pairs)byte_products(bytes[v], codes);
+      }
     }
   }
 };
@@ -179,7 +199,7 @@ struct CodeDots {
 template <int Bits, bool Biased>
 struct CodePairs {
   static constexpr int word_inputs = 32 / Bits, input_words = word_inputs / 2;
-  static constexpr bool exact = false;
+  static constexpr bool exact = false, in_halves = false;
   static constexpr RegisterTiles row_tiles = code_pairs_tiles, group_tiles = grouped_code_pairs_tiles;
   using Input = std::uint32_t;
   using Sum = F32;
