@@ -41,7 +41,7 @@ def main() -> None:
     about = origin_of("bench/ablation.py", sys.argv[1:], args.threads)
     stem.parent.mkdir(parents=True, exist_ok=True)
     torch, plots = python_with(work, "torch", "transformers"), python_with(work, "matplotlib")
-    picture = None if plots is None else stem.name + ".png"
+    picture = None if plots is None else stem.name + ".svg"
     machine = start_machine(work, args.threads)
     try:
         bench = Bench(work, torch or Path(sys.executable), args.threads, args.repeat, Guard(args.guard), machine)

@@ -49,10 +49,10 @@ def main() -> None:
             for bits in args.classes:
                 for _ in bench.run(model, [entry for entry in chosen if entry.bits == bits], args.cells):
                     found = bench.results(about)
-                    write(found, report(found, stem.name + ".png"), stem)
+                    write(found, report(found, stem.name + ".svg"), stem)
                 if bench.results(about).drawn:
                     draw(python, "peers.picture", stem)
-                    print(f"wrote {stem}.md and {stem}.png", file=sys.stderr)
+                    print(f"wrote {stem}.md, {stem}.png and {stem}.svg", file=sys.stderr)
     finally:
         machine.close()
 

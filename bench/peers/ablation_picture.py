@@ -1,4 +1,4 @@
-"""The bars of figure 10(a), by step and batch size: python -m peers.ablation_picture RESULTS.json OUT.png.
+"""The bars of figure 10(a), by step and batch size: python -m peers.ablation_picture RESULTS.json OUT.png OUT.svg.
 
 Runs where matplotlib is. A panel is a model in one format; whiskers reach from the least to the most of the rounds, and
 a line says how long reading the weights alone takes at the bandwidth that was measured beside.
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 
 from .ablation_report import cells_of, short_name, step_times
 from .entries import LAMELLA
+from .figure import save
 from .results import Line, Results
 
 _TORCH_COLOR = "#8a8a8a"
@@ -27,8 +28,8 @@ _COLORS = ("#e08e1b", "#2a6fb0", "#c0392b")  # of Lamella's steps
 _WIDTH = 0.8  # of a batch size's bars together
 
 
-def draw(results: Results, path: Path) -> None:
-    """Writes the PNG."""
+def draw(results: Results, paths: list[Path]) -> None:
+    """Writes the figure, in the format of each path's ending."""
     panels: dict[tuple[str, str], list[Line]] = {}
     for line in results.lines:
         panels.setdefault((line.model, line.bits), []).append(line)
@@ -38,7 +39,7 @@ def draw(results: Results, path: Path) -> None:
     for ((model, name), lines), ax in zip(panels.items(), axes[0], strict=True):
         ax.set_title(f"{model}, {name}", fontsize=10)
         _panel(results, sorted(lines, key=lambda line: line.engine == LAMELLA), ax)
-    figure.savefig(path, dpi=130)
+    save(figure, paths)
 
 
 def _panel(results: Results, lines: Sequence[Line], ax: Axes) -> None:
@@ -83,4 +84,4 @@ def _floor(results: Results, line: Line, ax: Axes) -> None:
 
 if __name__ == "__main__":
     found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    draw(Results.from_json(found), Path(sys.argv[2]))
+    draw(Results.from_json(found), [Path(name) for name in sys.argv[2:]])

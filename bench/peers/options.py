@@ -45,7 +45,10 @@ def add_common(parser: argparse.ArgumentParser, cores: int) -> None:
     work = cache / "lamella" / "cpu-peers"
     parser.add_argument("--work", type=Path, default=work, help=f"where peers and models lie; default: {work}")
     parser.add_argument(
-        "--output", type=Path, metavar="STEM", help="write STEM.md, STEM.json, STEM.png; default: WORK/last"
+        "--output",
+        type=Path,
+        metavar="STEM",
+        help="write STEM.md, STEM.json and pictures, STEM.png and STEM.svg; default: WORK/last",
     )
     parser.add_argument(
         "--guard",

@@ -1,4 +1,4 @@
-"""Where results go: a JSON file, a page and a picture, side by side."""
+"""Where results go: a JSON file, a page, and a picture in two formats, side by side."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(results: DataclassInstance, page: str, stem: Path) -> None:
 
 
 def draw(python: Path, module: str, stem: Path) -> None:
-    """The picture of the JSON, by a module that runs where matplotlib is. Errors: `subprocess.CalledProcessError`."""
-    files = [str(stem.with_name(stem.name + ending)) for ending in (".json", ".png")]
+    """The picture of the JSON as PNG and SVG, by a module that runs where matplotlib is. Errors: `subprocess.CalledProcessError`."""
+    files = [str(stem.with_name(stem.name + ending)) for ending in (".json", ".png", ".svg")]
     environment = {**os.environ, "PYTHONPATH": str(_BENCH)}
     subprocess.run([str(python), "-m", module, *files], check=True, env=environment)

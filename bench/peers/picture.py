@@ -1,4 +1,4 @@
-"""Tokens/s over the batch size, with the roofline drawn in: python -m peers.picture RESULTS.json OUT.png.
+"""Tokens/s over the batch size, with the roofline drawn in: python -m peers.picture RESULTS.json OUT.png OUT.svg.
 
 Runs in the environment of the peers, which has matplotlib. A row is a model, a column a class of weights.
 """
@@ -18,13 +18,14 @@ from matplotlib.axes import Axes
 
 from .cells import BATCHED
 from .entries import CLASSES, LAMELLA, MODULES
+from .figure import save
 from .results import Line, Results
 
 _COLORS = dict(zip(MODULES, ("#c0392b", "#2a6fb0", "#e08e1b", "#3d9a50", "#8456a8", "#666666"), strict=True))
 
 
-def draw(results: Results, path: Path) -> None:
-    """Writes the PNG."""
+def draw(results: Results, paths: list[Path]) -> None:
+    """Writes the figure, in the format of each path's ending."""
     models = results.drawn
     classes = [bits for bits in CLASSES if any(line.bits == bits and line.model in models for line in results.lines)]
     figure, axes = plt.subplots(
@@ -33,7 +34,7 @@ def draw(results: Results, path: Path) -> None:
     for model, row in zip(models, axes, strict=True):
         for bits, ax in zip(classes, row, strict=True):
             _panel(results, model, bits, ax)
-    figure.savefig(path, dpi=130)
+    save(figure, paths)
 
 
 def _panel(results: Results, model: str, bits: str, ax: Axes) -> None:
@@ -91,4 +92,4 @@ def _roof(results: Results, ours: Line, ax: Axes) -> None:
 
 if __name__ == "__main__":
     found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    draw(Results.from_json(found), Path(sys.argv[2]))
+    draw(Results.from_json(found), [Path(name) for name in sys.argv[2:]])

@@ -117,15 +117,22 @@ class Results:
         return statistics.median(found) if found else None
 
     def best_peer(self, ours: Line, cell: Cell) -> tuple[Line, float] | None:
-        """The peer of the same class against which `ours` does worst, with the ratio."""
-        found = [
-            (peer, ratio)
+        """The peer of the same class against which `ours` does worst, with the ratio.
+
+        None where the peer with the least median time was in no round that compares: another would stand for it.
+        """
+        peers = [
+            peer
             for peer in self.lines
-            if (peer.model, peer.bits) == (ours.model, ours.bits)
-            and peer.engine != LAMELLA
-            and (ratio := self.ratio(ours, peer, cell)) is not None
+            if (peer.model, peer.bits) == (ours.model, ours.bits) and peer.engine != LAMELLA and self.of(peer, cell)
         ]
-        return min(found, key=lambda each: each[1], default=None)
+        if not peers:
+            return None
+        fastest = min(peers, key=lambda peer: statistics.median(sample.seconds for sample in self.of(peer, cell)))
+        if self.ratio(ours, fastest, cell) is None:
+            return None
+        found = [(peer, ratio) for peer in peers if (ratio := self.ratio(ours, peer, cell)) is not None]
+        return min(found, key=lambda each: each[1])
 
     def share_of_read(self, ours: Line, cell: Cell) -> float | None:
         """Bytes/s that it read in a cell over the read bandwidth around it; the median. Decoding only."""

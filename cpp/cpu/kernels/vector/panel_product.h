@@ -20,6 +20,9 @@ namespace {
 /// passes too short: sums are loaded and stored, and the dots' latency is waited for, once a pass (Zen 4, 512 tokens: bf16
 /// 163 to 171 ms and 154 to 159 ms, fp32 345 and 320, int8 84 and 79, int4_a8 91 to 98 and 89 to 90).
 constexpr std::int64_t chunk_bytes = 65536;
+/// Weights of a chunk where memory bounds the pace: while the next chunk comes to the second level, no chunk should go from
+/// there to the first twice (8 tokens: bf16 8.3 and 9.0 ms, int8 4.0 and 4.7). Groups of codes do not gain from that.
+constexpr std::int64_t few_chunk_bytes = 16384, few_chunk_tokens = 8;
 /// How far ahead of its use a line of weights is asked for where each is used once.
 constexpr std::int64_t prefetch_bytes = 4096;
 /// Where groups of codes want them: the scales between their words break the strides that the processor follows from the
@@ -254,10 +257,11 @@ LAMELLA_INLINE void run_vectors(const PanelSlice& slice, const TokenTile& tile, 
 
 /// Words that a chunk may have.
 template <typename Way>
-LAMELLA_INLINE std::int64_t words_a_chunk(const PanelSlice& slice) {
+LAMELLA_INLINE std::int64_t words_a_chunk(const PanelSlice& slice, std::int64_t tokens) {
   using Weights = typename Way::Weights;
   constexpr std::int64_t inputs = 64 * Weights::input_words * std::int64_t{sizeof(typename Weights::Input)};
-  return larger(1, chunk_bytes / larger(slice.word_stride(), inputs));
+  const bool few = slice.format.group == 0 && tokens <= few_chunk_tokens;
+  return larger(1, (few ? few_chunk_bytes : chunk_bytes) / larger(slice.word_stride(), inputs));
 }
 
 template <typename Way>
@@ -272,7 +276,7 @@ template <typename Way>
                                                                           y_stride);
     return;
   }
-  const std::int64_t at_once = words_a_chunk<Way>(slice);
+  const std::int64_t at_once = words_a_chunk<Way>(slice, tile.tokens);
   if (slice.format.group != 0) {  // whole groups, also where a row has only one
     const std::int64_t step = larger(1, at_once / words);
     for (std::int64_t g = 0; g < layout.groups; g += step) {
