@@ -177,6 +177,19 @@ def test_the_best_peer_is_the_fastest_of_its_class_and_model() -> None:
     assert found.best_peer(ours, CELLS["b8"]) is None
 
 
+def test_no_slower_peer_stands_for_the_fastest_that_never_compares() -> None:
+    ours = line("ours", LAMELLA)
+    times = {"ours": 1.0, "slow": 3.0, "fast": 2.0}
+    samples = [
+        sample(entry, number, seconds, before=TWO_DIES if entry == "fast" else ONE_DIE)
+        for number in range(3)
+        for entry, seconds in times.items()
+    ]
+    found = results([ours, line("slow", "llama.cpp"), line("fast", "openvino")], samples)
+    assert found.ratio(ours, found.lines[1], CELLS["b1"]) == pytest.approx(3.0)
+    assert found.best_peer(ours, CELLS["b1"]) is None
+
+
 def test_shares_are_of_what_was_measured_around() -> None:
     steps = MODELS["llama-3.2-1b"].steps
     ours = line("ours", LAMELLA, arithmetic="int8", work={"b1": {"bytes": 10**9, "flops": 10**9}})
