@@ -44,7 +44,10 @@ def write(results: DataclassInstance, page: str, stem: Path) -> None:
 
 
 def draw(python: Path, module: str, stem: Path) -> None:
-    """The picture of the JSON as PNG and SVG, by a module that runs where matplotlib is. Errors: `subprocess.CalledProcessError`."""
+    """The picture of the JSON as PNG and SVG, by a module that runs where matplotlib is.
+
+    Errors: `subprocess.CalledProcessError`.
+    """
     files = [str(stem.with_name(stem.name + ending)) for ending in (".json", ".png", ".svg")]
     environment = {**os.environ, "PYTHONPATH": str(_BENCH)}
     subprocess.run([str(python), "-m", module, *files], check=True, env=environment)
