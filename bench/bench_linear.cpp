@@ -60,11 +60,14 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
   const std::size_t each = scratch_bytes(bounds);
   const Allocation scratch(each * static_cast<std::size_t>(team.size()), "scratch"),
       shared(shared_bytes(bounds), "shared scratch");
+  std::vector<WorkShare> shares(static_cast<std::size_t>(team.size()));
   std::vector<double> seconds;
   const double begin = now();
   while (seconds.size() < 3 || (now() - begin < 1.0 && seconds.size() < 30)) {
     const double start = now();
+    std::fill(shares.begin(), shares.end(), WorkShare{});
     team.run([&](int index) {
+      std::uint32_t round = 0;
       for (std::int64_t m = 0; m < problem.matrices; ++m) {
         LinearArgs args{.x = x.data(),
                         .weight = {weights.data() + matrix_bytes * static_cast<std::size_t>(m), problem.outputs,
@@ -78,7 +81,9 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
                                       .count = team.size(),
                                       .scratch = {scratch.data() + each * static_cast<std::size_t>(index), each},
                                       .shared = {shared.data(), shared.size()},
-                                      .phase = phase});
+                                      .phase = phase,
+                                      .shares = shares.data(),
+                                      .round = ++round});
           team.barrier();
         }
       }

@@ -39,7 +39,7 @@ void Epoch::advance() noexcept {
   if (sleepers_.load(std::memory_order_seq_cst) != 0) wake_all(count_);
 }
 
-void Epoch::wait_beyond(std::uint32_t seen, Patience& patience) noexcept {
+void Epoch::wait_beyond(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds length) noexcept {
   constexpr int polls = 16;  // between looks at the clock, each of which takes as long as two or three polls
   if (!patience.polls()) return sleep_beyond(seen);
   Clock::time_point end{};
@@ -48,7 +48,7 @@ void Epoch::wait_beyond(std::uint32_t seen, Patience& patience) noexcept {
       if (count() != seen) return patience.was_rewarded();
       relax();
     }
-    if (end == Clock::time_point{}) end = Clock::now() + Patience::length;
+    if (end == Clock::time_point{}) end = Clock::now() + length;
   } while (Clock::now() < end);
   patience.was_wasted();
   sleep_beyond(seen);

@@ -47,12 +47,12 @@ class alignas(64) Epoch {
   [[nodiscard]] std::uint32_t count() const noexcept { return count_.load(std::memory_order_acquire); }
   /// What this thread wrote before is visible to those who see the new count.
   void advance() noexcept;
-  /// Returns once the count is another than `seen`.
-  void wait_beyond(std::uint32_t seen, Patience& patience) noexcept;
-  /// The same for a wait that is likely to be long: sleeps at once.
-  void sleep_beyond(std::uint32_t seen) noexcept;
+  /// Returns once the count is another than `seen`. Polls for so long before it sleeps.
+  void wait_beyond(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds length = Patience::length) noexcept;
 
  private:
+  void sleep_beyond(std::uint32_t seen) noexcept;
+
   std::atomic<std::uint32_t> count_{0};
   std::atomic<std::uint32_t> sleepers_{0};
 };

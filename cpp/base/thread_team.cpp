@@ -58,7 +58,7 @@ void ThreadTeam::run(int members, const std::function<void(int)>& body) {
 
 void ThreadTeam::work(int index) {
   for (std::uint32_t done = 0;; ++done) {
-    rounds_[static_cast<std::size_t>(index)].sleep_beyond(done);
+    rounds_[static_cast<std::size_t>(index)].wait_beyond(done, between_, between_steps);
     if (stopping_.load(std::memory_order_relaxed)) return;
     call(index);
     finished_.wait(members_);

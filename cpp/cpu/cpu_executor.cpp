@@ -62,7 +62,8 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, co
       shared_(activations_ + whole_pages(static_cast<std::size_t>(buffers_.bytes))),
       shared_size_(rounded_shared(plan_, team.size())),
       scratch_each_(rounded_scratch(plan_, team.size())),
-      scratch_(shared_ + shared_size_) {
+      scratch_(shared_ + shared_size_),
+      shares_(std::make_unique<WorkShare[]>(static_cast<std::size_t>(team.size()))) {
   const std::size_t needed = workspace_bytes(plan_, team.size());
   check(memory.workspace.size() >= needed, "a workspace of ", memory.workspace.size(), " bytes for a plan of ", needed);
   check(kernels.table.dtype == dtype_of(plan_), kernels.table.name, " kernels for ", to_string(kernels.table.dtype),
@@ -95,6 +96,7 @@ void CpuExecutor::prepare(const StepInput& step, int workers) {
     std::memcpy(activations_ + place.offset, words.data(), words.size_bytes());
   }
   for (BoundOp& op : ops_) op.resize(shape, workers);
+  std::fill_n(shares_.get(), team_.size(), WorkShare{});
 }
 
 void CpuExecutor::execute(int workers, std::vector<double>* seconds) {
@@ -103,13 +105,15 @@ void CpuExecutor::execute(int workers, std::vector<double>* seconds) {
     Worker worker{.index = index,
                   .count = workers,
                   .scratch = {scratch_ + scratch_each_ * static_cast<std::size_t>(index), scratch_each_},
-                  .shared = {shared_, shared_size_}};
+                  .shared = {shared_, shared_size_},
+                  .shares = shares_.get()};
     // Kernels throw only when memory runs out; a member that failed still meets the others at every barrier.
     std::exception_ptr failure;
     double start = seconds != nullptr && index == 0 ? now_seconds() : 0.0;
     for (std::size_t i = 0; i < ops_.size(); ++i) {
       const int phases = ops_[i].phases();
       for (worker.phase = 0; worker.phase < phases; ++worker.phase) {
+        ++worker.round;
         try {
           ops_[i].run(worker);
         } catch (...) {

@@ -49,6 +49,7 @@ class CpuExecutor final : public Executor {
   std::size_t shared_size_;
   std::size_t scratch_each_;
   std::byte* scratch_;
+  std::unique_ptr<WorkShare[]> shares_;  // of each worker
   std::vector<BoundOp> ops_;
 };
 

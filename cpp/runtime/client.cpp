@@ -55,7 +55,7 @@ RequestId Client::submit(Request request) {
   return submit(std::move(one)).front();
 }
 
-std::vector<Progress> Client::wait(double timeout_s) { return loop_->take_news(*state_, timeout_s); }
+std::vector<Progress> Client::wait(double timeout_s, Hear hear) { return loop_->take_news(*state_, timeout_s, hear); }
 
 void Client::cancel(RequestId id) { loop_->cancel(*state_, id); }
 

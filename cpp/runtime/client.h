@@ -32,8 +32,9 @@ class Client {
   void validate(const std::vector<Request>& requests) const;
   RequestId submit(Request request);
   /// What is new, after at most `timeout_s` seconds; empty then, and where no request is open. A request's end is told
-  /// once. Errors: std::bad_alloc, which loses nothing.
-  [[nodiscard]] std::vector<Progress> wait(double timeout_s);
+  /// once. With Hear::ends it waits until a choice ends, and what has come until then, or until the time is over, comes
+  /// together. Errors: std::bad_alloc, which loses nothing.
+  [[nodiscard]] std::vector<Progress> wait(double timeout_s, Hear hear = Hear::everything);
   [[nodiscard]] std::vector<Progress> poll() { return wait(0.0); }
   /// Ends the request before its next step; ids that are unknown or have ended are ignored.
   void cancel(RequestId id);

@@ -247,7 +247,9 @@ void RequestLoop::tell(Sequence& sequence, double now_s, Sampled* sampled) {
   if (!record.client) return;
   if (!record.listed) record.client->with_news.push_back(&record);
   record.listed = true;
-  record.client->news.notify_all();
+  record.client->has_ends |= ended;
+  // Who waits for ends is not woken for a token: it would take a core from the step that begins.
+  if (ended || record.client->hear_everything > 0) record.client->news.notify_all();
   raise_event(record.client->event_fd);
 }
 

@@ -70,9 +70,9 @@ class RequestLoop {
   /// The caller leaves: its requests are cancelled, and nobody is told.
   void leave(ClientState& client) noexcept;
   /// News of the client's requests, after at most `timeout_s` seconds: empty then, and where nothing is open. Of each
-  /// choice that has news, one Progress; of one that has ended, the last. Errors: std::bad_alloc, after which no news
-  /// is lost.
-  [[nodiscard]] std::vector<Progress> take_news(ClientState& client, double timeout_s);
+  /// choice that has news, one Progress; of one that has ended, the last. With Hear::ends it waits for the end of a choice,
+  /// and takes what else is new then or after the time. Errors: std::bad_alloc, after which no news is lost.
+  [[nodiscard]] std::vector<Progress> take_news(ClientState& client, double timeout_s, Hear hear);
   /// The client's requests whose end was not told yet.
   [[nodiscard]] std::size_t open_requests(const ClientState& client) const;
   /// A descriptor that polls as readable while the client has news. Errors: io_error.

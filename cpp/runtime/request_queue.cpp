@@ -103,11 +103,18 @@ void RequestLoop::leave(ClientState& client) noexcept {
   commands_.notify_one();
 }
 
-std::vector<Progress> RequestLoop::take_news(ClientState& client, double timeout_s) {
+std::vector<Progress> RequestLoop::take_news(ClientState& client, double timeout_s, Hear hear) {
   std::vector<Progress> news;
   std::unique_lock lock(queue_);
-  const auto ready = [&] { return !client.with_news.empty() || client.requests.empty(); };
-  if (timeout_s > 0.0 && !ready()) client.news.wait_for(lock, std::chrono::duration<double>(timeout_s), ready);
+  const bool everything = hear == Hear::everything;
+  const auto ready = [&] {
+    return client.requests.empty() || (everything ? !client.with_news.empty() : client.has_ends);
+  };
+  if (timeout_s > 0.0 && !ready()) {
+    client.hear_everything += everything ? 1 : 0;
+    client.news.wait_for(lock, std::chrono::duration<double>(timeout_s), ready);
+    client.hear_everything -= everything ? 1 : 0;
+  }
   for (const RequestRecord* record : client.with_news) {
     for (std::size_t choice = 0; choice < record->news.size(); ++choice) {
       const News& own = record->news[choice];
@@ -138,6 +145,7 @@ std::vector<Progress> RequestLoop::take_news(ClientState& client, double timeout
     if (record->open == 0) client.requests.erase(record->id);
   }
   client.with_news.clear();
+  client.has_ends = false;
   lower_event(client.event_fd);
   return news;
 }

@@ -16,6 +16,9 @@ namespace lamella {
 
 struct RequestRecord;
 
+/// What a waiting caller wants to be woken for: every token, or only the ends of choices.
+enum class Hear : std::uint8_t { everything, ends };
+
 /// A caller's end: where news of its requests arrive. Guarded by the queue's mutex.
 struct ClientState {
   ClientState() = default;
@@ -24,6 +27,8 @@ struct ClientState {
   ClientState& operator=(const ClientState&) = delete;
 
   std::condition_variable news;
+  int hear_everything = 0;  // threads that wait for any news
+  bool has_ends = false;  // among the news, the end of a choice
   std::map<RequestId, std::shared_ptr<RequestRecord>> requests;  // those that have not been heard of to the end
   std::vector<RequestRecord*> with_news;  // has room for all of them: the loop allocates nothing
   int event_fd = -1;  // readable while there is news; made when first asked for

@@ -139,8 +139,15 @@ void bind_requests(nb::module_& m) {
           "submit", [](Client& client, std::vector<Request> requests) { return client.submit(std::move(requests)); },
           "requests"_a, Released(),
           "Checks all requests, then queues them; their ids. An error names the index of the first that does not pass.")
-      .def("wait", &Client::wait, "timeout_s"_a, Released(),
-           "What is new, after at most so many seconds; [] then, and where no request is open.")
+      .def(
+          "wait",
+          [](Client& client, double timeout_s, bool for_ends) {
+            return client.wait(timeout_s, for_ends ? Hear::ends : Hear::everything);
+          },
+          "timeout_s"_a, "for_ends"_a = false, Released(),
+          "What is new, after at most so many seconds; [] then, and where no request is open. `for_ends`: a choice's "
+          "end "
+          "ends the waiting, a token does not.")
       .def("cancel", &Client::cancel, "id"_a, Released(), "The request ends before its next step.")
       .def("stop", &Client::stop, "id"_a, "choice"_a, Released(),
            "The choice ends as finished before its next step: what it has said is enough.")

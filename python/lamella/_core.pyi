@@ -1093,9 +1093,9 @@ class Client:
         Checks all requests, then queues them; their ids. An error names the index of the first that does not pass.
         """
 
-    def wait(self, timeout_s: float) -> list[Progress]:
+    def wait(self, timeout_s: float, for_ends: bool = False) -> list[Progress]:
         """
-        What is new, after at most so many seconds; [] then, and where no request is open.
+        What is new, after at most so many seconds; [] then, and where no request is open. `for_ends`: a choice's end ends the waiting, a token does not.
         """
 
     def cancel(self, id: int) -> None:

@@ -157,8 +157,10 @@ class Answers:
 
     def run(self) -> list[Completion]:
         """All completions, in the order of the requests. Errors stay in them."""
+        # To be woken for every token would take a core from the steps; only stop strings must be seen at once.
+        at_ends = not any(one.params.stop for one in self._asked)
         while self._is_open():
-            self._listen(self._client.wait(_LOOK_S))
+            self._listen(self._client.wait(_LOOK_S, at_ends))
         return self.completions()
 
     def run_one(self) -> Completion:

@@ -149,7 +149,7 @@ def test_G_a_failure_while_it_waits_cancels_all_that_generate_asked_for(busy_spe
         def __getattr__(self, name: str) -> Any:
             return getattr(self.client, name)
 
-        def wait(self, timeout_s: float) -> Any:
+        def wait(self, timeout_s: float, for_ends: bool) -> Any:  # for everything: seven times soon
             self.waits += 1
             if self.waits == 7:
                 raise MemoryError

@@ -39,26 +39,57 @@ struct Scratch {
   std::size_t size = 0;
 };
 
+/// What is left of a worker's share of a phase: units [begin, end) of round `round`. The worker takes from its front, others
+/// that have done theirs from its back. A state of another round: nobody has taken anything yet. Alone on its cache line,
+/// which nobody else asks for until shares run out.
+struct alignas(64) WorkShare {
+  std::uint64_t state = 0;
+
+  static constexpr int unit_bits = 20, round_bits = 24;
+  static constexpr std::int64_t most_units = (std::int64_t{1} << unit_bits) - 1;
+
+  [[nodiscard, gnu::always_inline]] static constexpr std::uint64_t state_of(std::uint32_t round, std::int64_t begin,
+                                                                            std::int64_t end) noexcept {
+    return (std::uint64_t{round} << unit_bits | static_cast<std::uint64_t>(begin)) << unit_bits |
+           static_cast<std::uint64_t>(end);
+  }
+  [[nodiscard, gnu::always_inline]] static constexpr std::uint32_t round_of(std::uint64_t state) noexcept {
+    return static_cast<std::uint32_t>(state >> (2 * unit_bits));
+  }
+  [[nodiscard, gnu::always_inline]] static constexpr std::int64_t begin_of(std::uint64_t state) noexcept {
+    return static_cast<std::int64_t>(state >> unit_bits) & most_units;
+  }
+  [[nodiscard, gnu::always_inline]] static constexpr std::int64_t end_of(std::uint64_t state) noexcept {
+    return static_cast<std::int64_t>(state) & most_units;
+  }
+};
+
 /// One thread's part in a kernel: `index` of `count` workers that all run the same call; together they write every
 /// output once. `scratch` is private to the worker (64-byte aligned, at least scratch_bytes() long). A call of several
 /// phases() is made once for each, and all workers end one before any begins the next; `shared` (64-byte aligned, at
-/// least shared_bytes() long) is the same memory for all of them and lasts from phase to phase.
+/// least shared_bytes() long) is the same memory for all of them and lasts from phase to phase. `shares`, where there are
+/// any, are of all workers, and `round` is another number for each phase that uses them, never 0.
 struct Worker {
   int index = 0;
   int count = 1;
   Scratch scratch;
   Scratch shared{};
   int phase = 0;
+  WorkShare* shares = nullptr;
+  std::uint32_t round = 0;
 };
 
-/// Units [begin, end) of `units` that fall to a worker: contiguous, sizes differing by at most one.
+/// Units [begin, end) of `units` that fall to one of `count` workers: contiguous, sizes differing by at most one.
 struct Range {
   std::int64_t begin = 0, end = 0;
 };
+[[nodiscard, gnu::always_inline]] constexpr Range share(std::int64_t units, int index, int count) noexcept {
+  const std::int64_t each = units / count, extra = units % count;
+  const std::int64_t begin = each * index + (index < extra ? index : extra);
+  return {begin, begin + each + (index < extra ? 1 : 0)};
+}
 [[nodiscard, gnu::always_inline]] constexpr Range share(std::int64_t units, const Worker& worker) noexcept {
-  const std::int64_t each = units / worker.count, extra = units % worker.count;
-  const std::int64_t begin = each * worker.index + (worker.index < extra ? worker.index : extra);
-  return {begin, begin + each + (worker.index < extra ? 1 : 0)};
+  return share(units, worker.index, worker.count);
 }
 
 /// Attention cuts the KV length at multiples of this many positions, computes each part on its own and merges the parts

@@ -110,7 +110,7 @@ class GuardedScratch {
 };
 
 /// Calls a kernel as every one of `workers`, phase by phase, one after the other, each with scratch of exactly the promised
-/// size full of NaN.
+/// size full of NaN. Of an odd number they may take from each other's shares, and one in their middle has all to itself.
 template <typename Arguments>
 void run(void (*kernel)(const Arguments&, const Worker&), Arguments arguments, int workers = 1,
          ScratchBounds bounds = {}) {
@@ -119,14 +119,17 @@ void run(void (*kernel)(const Arguments&, const Worker&), Arguments arguments, i
     bounds.max_tokens = arguments.tokens;
   }
   GuardedScratch shared(shared_bytes(bounds));
+  std::vector<WorkShare> shares(static_cast<std::size_t>(workers));
   for (int phase = 0; phase < phases(arguments); ++phase)
-    for (int index = 0; index < workers; ++index) {
+    for (int turn = 0; turn < workers; ++turn) {
       GuardedScratch scratch(scratch_bytes(bounds));
-      kernel(arguments, Worker{.index = index,
+      kernel(arguments, Worker{.index = (workers / 2 + turn) % workers,
                                .count = workers,
                                .scratch = scratch.scratch(),
                                .shared = shared.scratch(),
-                               .phase = phase});
+                               .phase = phase,
+                               .shares = workers % 2 == 1 ? shares.data() : nullptr,
+                               .round = static_cast<std::uint32_t>(phase + 1)});
       scratch.expect_intact();
     }
   shared.expect_intact();

@@ -6,6 +6,7 @@
 #include <bit>
 #include <functional>
 
+#include "base/thread_team.h"
 #include "kernel_testing.h"
 #include "packed.h"
 #include "seed.h"
@@ -110,6 +111,46 @@ TEST_P(LinearExactness, CompanyPlaceWorkersAlignmentAndWayChangeNothing) {
                                   }),
                 0);
     }
+}
+
+TEST_P(LinearExactness, ThreadsThatTakeFromEachOtherLeaveNothingAndChangeNothing) {
+  ThreadTeam team(3);
+  std::vector<WorkShare> shares(static_cast<std::size_t>(team.size()));
+  std::uint32_t round = 0;
+  for (const WeightFormat& format : all_formats()) {
+    const std::int64_t rows = draw_tokens(), inputs = draw_inputs(), outputs = draw_outputs();
+    SCOPED_TRACE(::testing::Message() << to_string(format) << ": " << rows << " rows, " << inputs << " inputs, "
+                                      << outputs << " outputs");
+    const Packed weight(draw_matrix(format, outputs, inputs), 0);
+    const Values x = normal(rows * inputs);
+    const Cells xs(dtype(), x), want = linear(kernels(), weight, x, 1);
+    Cells y(DataType::f32, rows * outputs);
+    LinearArgs args{.x = xs.data(), .weight = weight.matrix(), .y = y.data(), .y_f32 = true, .tokens = rows};
+    args.shared_inputs = share_inputs(args);
+    const ScratchBounds bounds{.max_inputs = inputs, .max_outputs = outputs, .max_tokens = rows};
+    GuardedScratch shared(shared_bytes(bounds));
+    std::vector<GuardedScratch> own;
+    for (int index = 0; index < team.size(); ++index) own.emplace_back(scratch_bytes(bounds));
+    std::vector<std::int64_t> late(own.size());
+    for (int phase = 0; phase < phases(args); ++phase) {
+      ++round;
+      for (std::int64_t& turns : late) turns = draw(0, 1) * draw(0, 20000);
+      team.run([&](int index) {
+        for (volatile std::int64_t turn = 0; turn < late[static_cast<std::size_t>(index)];) turn = turn + 1;
+        kernels().linear(args, Worker{.index = index,
+                                      .count = team.size(),
+                                      .scratch = own[static_cast<std::size_t>(index)].scratch(),
+                                      .shared = shared.scratch(),
+                                      .phase = phase,
+                                      .shares = shares.data(),
+                                      .round = round});
+      });
+      for (const WorkShare& share : shares)
+        EXPECT_TRUE(WorkShare::round_of(share.state) != round ||
+                    WorkShare::begin_of(share.state) >= WorkShare::end_of(share.state));
+    }
+    EXPECT_EQ(y.bits(), want.bits());
+  }
 }
 
 TEST_P(LinearExactness, AnotherOrderOfTheSumsIsNoticed) {

@@ -266,6 +266,46 @@ TEST(RequestLoop, ScriptsOfOperationsLeaveEveryRequestAsAloneAndNothingBehind) {
   EXPECT_GT(Script::stopped_midway, static_cast<std::int64_t>(scripts) / 20);
 }
 
+TEST(RequestLoop, WhoWaitsForEndsIsToldOfThemWithAllThatCameBefore) {
+  ContentExecutor executor(16);
+  KvBlockPool pool(16);
+  ThreadTeam team(1);
+  const RequestRules rules{.vocabulary = ContentExecutor::vocabulary, .max_model_len = 64, .kv_blocks = 16};
+  const auto loop = std::make_shared<RequestLoop>(
+      LoopOptions{
+          .limits = {.max_num_seqs = 4, .max_num_batched_tokens = 8, .max_rows = 4, .max_blocks_per_sequence = 4},
+          .vocabulary = ContentExecutor::vocabulary,
+          .clock = [] { return 1.0; }},
+      &executor, team, pool, [](std::span<const std::int32_t>) {});
+  const auto lasting = [](std::int64_t tokens) {  // a request that generates so many
+    Request request{.prompt = {1}, .sampling = {.max_tokens = tokens}};
+    while (alone(request, {0}).reason != FinishReason::length)
+      request.prompt.push_back(static_cast<std::int32_t>(request.prompt.size()) % ContentExecutor::stop_token);
+    return request;
+  };
+  Client client(loop, rules);
+  const RequestId brief = client.submit(lasting(3)), longer = client.submit(lasting(20));
+  EXPECT_TRUE(client.wait(0.0, Hear::ends).empty());
+  while (loop->loop_counts().steps < 2) loop->iterate();
+  std::map<RequestId, std::size_t> tokens;
+  const auto hear = [&](double timeout_s) {
+    const std::vector<Progress> news = client.wait(timeout_s, Hear::ends);
+    for (const Progress& progress : news) tokens[progress.id] += progress.new_tokens.size();
+    return !news.empty();
+  };
+  EXPECT_TRUE(hear(0.001)) << "after the time it takes what there is, as a poll does";
+  EXPECT_FALSE(hear(0.001));
+  EXPECT_EQ(client.open(), 2U);
+  loop->start();
+  int waits = 0;
+  for (; client.open() > 0; ++waits) EXPECT_TRUE(hear(60.0));
+  EXPECT_LE(waits, 2) << "a token woke the caller";
+  EXPECT_EQ(tokens[brief], 3U);
+  EXPECT_EQ(tokens[longer], 20U);
+  EXPECT_FALSE(hear(60.0)) << "nothing is open";
+  loop->close();
+}
+
 TEST(RequestLoop, D4_ABrokenInvariantFailsEveryRequestAtOnceAndTheEngineSaysThatItIsDead) {
   ContentExecutor executor(4);
   KvBlockPool pool(4);

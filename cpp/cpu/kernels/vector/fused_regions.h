@@ -72,13 +72,14 @@ LAMELLA_INLINE void finish_head(const NormQkvArgs& a, const ProjectedHead& unit,
 template <typename T>
 void norm_qkv(const NormQkvArgs& a, const Worker& worker) {
   const std::int64_t dim = a.kv.head_dim, stride = head_stride(dim);
-  const Range mine = share(a.heads + 2 * a.kv.kv_heads, worker);
+  const LinearTokens all_tokens = LinearTokens::of(a);
   const RowSource<T> source{static_cast<const T*>(a.x), {a.norm, a.norm_weight, a.norm_bias, a.eps, a.width}};
-  each_input_tile<T>(source, LinearTokens::of(a), a.query.weight.format, worker,
+  each_input_tile<T>(source, all_tokens, a.query.weight.format, worker,
                      [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t tokens, Carver scratch) LAMELLA_BODY {
                        float* results = scratch.take<float>(tokens * stride);
-                       for (std::int64_t u = mine.begin; u < mine.end; ++u) {
-                         const ProjectedHead unit = projected_head(a, u);
+                       Pieces heads(a.heads + 2 * a.kv.kv_heads, 1, all_tokens, worker);
+                       for (Range piece; heads.next(piece);) {
+                         const ProjectedHead unit = projected_head(a, piece.begin);
                          const std::int64_t begin = unit.head * dim / tile_outputs,
                                             end = ((unit.head + 1) * dim + tile_outputs - 1) / tile_outputs;
                          multiply_tiles<T>(inputs.of(unit.weight->format), *unit.weight, begin, end, results, stride);
@@ -91,27 +92,30 @@ void norm_qkv(const NormQkvArgs& a, const Worker& worker) {
 template <typename T>
 void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
   const std::int64_t width = a.up.weight.inputs, all_outputs = a.up.weight.outputs;
-  const Range mine = share_tiles(all_outputs, worker);
+  const LinearTokens all_tokens = LinearTokens::of(a);
   const RowSource<T> source{static_cast<const T*>(a.x), {a.norm, a.norm_weight, a.norm_bias, a.eps, width}};
   const bool gated = a.gate.weight.data != nullptr;
   each_input_tile<T>(
-      source, LinearTokens::of(a), a.up.weight.format, worker,
+      source, all_tokens, a.up.weight.format, worker,
       [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t tokens, Carver scratch) LAMELLA_BODY {
         float *up = scratch.take<float>(tokens * panel_outputs), *gate = scratch.take<float>(tokens * panel_outputs);
-        each_panel(mine, all_outputs, [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
-          multiply_tiles<T>(inputs.of(a.up.weight.format), a.up.weight, begin, end, up, panel_outputs);
-          if (gated) multiply_tiles<T>(inputs.of(a.gate.weight.format), a.gate.weight, begin, end, gate, panel_outputs);
-          for (std::int64_t i = 0; i < tokens; ++i) {
-            add_bias_to(up + i * panel_outputs, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
-            if (gated)
-              add_bias_to(gate + i * panel_outputs, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
-          }
-          with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
-            activate_rows<decltype(kind)::value, float, T>(gated ? gate : up, gated ? up : nullptr, panel_outputs,
-                                                           static_cast<T*>(a.y) + first * all_outputs + o, all_outputs,
-                                                           tokens, outputs);
-          });
-        });
+        each_panel(
+            all_outputs, all_tokens, worker,
+            [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
+              multiply_tiles<T>(inputs.of(a.up.weight.format), a.up.weight, begin, end, up, panel_outputs);
+              if (gated)
+                multiply_tiles<T>(inputs.of(a.gate.weight.format), a.gate.weight, begin, end, gate, panel_outputs);
+              for (std::int64_t i = 0; i < tokens; ++i) {
+                add_bias_to(up + i * panel_outputs, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
+                if (gated)
+                  add_bias_to(gate + i * panel_outputs, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
+              }
+              with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
+                activate_rows<decltype(kind)::value, float, T>(gated ? gate : up, gated ? up : nullptr, panel_outputs,
+                                                               static_cast<T*>(a.y) + first * all_outputs + o,
+                                                               all_outputs, tokens, outputs);
+              });
+            });
       });
 }
 

@@ -12,6 +12,10 @@ struct Best {
   float logit;
   std::int32_t token;
 
+  LAMELLA_INLINE void meet(const Best& other) {
+    if (other.token < 0) token = -1;
+    else if (token >= 0 && (other.logit > logit || (other.logit == logit && other.token < token))) *this = other;
+  }
   LAMELLA_INLINE void write(float* y) const {
     const float shown = token < 0 ? __builtin_nanf("") : logit;
     __builtin_memcpy(y, &shown, sizeof shown);
@@ -20,7 +24,7 @@ struct Best {
 };
 constexpr Best nothing_yet = {-__builtin_inff(), 0};
 
-/// Takes in the logits of tokens [first, first + count), in order of tokens: `row`, and `bias` where there is one.
+/// Takes in the logits of tokens [first, first + count): `row`, and `bias` where there is one.
 LAMELLA_INLINE void meet_logits(Best& best, const float* row, const float* bias, std::int64_t first,
                                 std::int64_t count) {
   const auto logits = [&](std::int64_t i, int n) LAMELLA_BODY {
@@ -28,7 +32,7 @@ LAMELLA_INLINE void meet_logits(Best& best, const float* row, const float* bias,
     return first_lanes(bias == nullptr ? logit : logit + load(bias + i, n), n, splat(-__builtin_inff()));
   };
   I32 sound = ~I32{};
-  F32 top = splat(best.logit);
+  F32 top = splat(-__builtin_inff());
   each_vector(count, [&](std::int64_t i, int n) LAMELLA_BODY {
     const F32 logit = logits(i, n);
     sound &= logit < __builtin_inff();
@@ -36,10 +40,10 @@ LAMELLA_INLINE void meet_logits(Best& best, const float* row, const float* bias,
   });
   if (fold_lanes(sound, [](std::int32_t a, std::int32_t b) LAMELLA_BODY { return a & b; }) == 0) best.token = -1;
   const float largest = max_lanes(top);
-  if (best.token < 0 || !(largest > best.logit)) return;
+  if (best.token < 0 || !(largest >= best.logit)) return;
   std::int64_t at = 0;
   while ((bias == nullptr ? row[at] : row[at] + bias[at]) != largest) ++at;
-  best = {largest, static_cast<std::int32_t>(first + at)};
+  best.meet({largest, static_cast<std::int32_t>(first + at)});
 }
 
 void best_token(const BestTokenArgs& a, const Worker& worker) {
@@ -58,24 +62,18 @@ void greedy_head(const GreedyHeadArgs& a, const Worker& worker) {
   auto* const all = reinterpret_cast<Best*>(worker.shared.data + worker.shared.size) - worker.count * a.tokens;
   if (worker.phase < input_phases(a.tokens, a.shared_inputs)) {
     Best* const own = all + worker.index * a.tokens;
-    const std::int64_t first_output = share_tiles(matrix.outputs, worker).begin * tile_outputs;
+    if (worker.phase == 0)
+      for (std::int64_t t = 0; t < a.tokens; ++t) own[t] = nothing_yet;
     multiply_all<T>(a.x, matrix, LinearTokens::of(a), worker,
                     [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
-                      if (o == first_output) own[t] = nothing_yet;
                       meet_logits(own[t], row, a.head.bias == nullptr ? nullptr : a.head.bias + o, o, outputs);
                     });
     return;
   }
-  // Those without a share have left nothing; they stand behind the others.
-  const std::int64_t tiles = (matrix.outputs + tile_outputs - 1) / tile_outputs, shares = smaller(tiles, worker.count);
   const Range mine = share(a.tokens, worker);
   for (std::int64_t t = mine.begin; t < mine.end; ++t) {
     Best best = all[t];
-    for (std::int64_t w = 1; w < shares; ++w) {
-      const Best& other = all[w * a.tokens + t];
-      if (other.token < 0) best.token = -1;
-      else if (best.token >= 0 && other.logit > best.logit) best = other;
-    }
+    for (std::int64_t w = 1; w < worker.count; ++w) best.meet(all[w * a.tokens + t]);
     best.write(a.y + 2 * t);
   }
 }

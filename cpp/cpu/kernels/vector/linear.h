@@ -6,19 +6,14 @@
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
 
-/// The tiles of a matrix that fall to a worker. Cut at tiles, not at panels: 576 outputs are nine panels, which two
-/// workers could not share evenly.
-LAMELLA_INLINE Range share_tiles(std::int64_t outputs, const Worker& worker) {
-  return share((outputs + tile_outputs - 1) / tile_outputs, worker);
-}
-
-/// Calls body(first tile, end, first output, outputs) for the tiles of `mine`, a panel at a time.
+/// Calls body(first tile, end, first output, outputs) for the tiles of a matrix that come to a worker, a panel or less at a
+/// time. Shares are cut at tiles, not at panels: 576 outputs are nine panels, which two workers could not share evenly.
 template <typename Body>
-LAMELLA_INLINE void each_panel(const Range& mine, std::int64_t all_outputs, Body body) {
-  for (std::int64_t at = mine.begin; at < mine.end;) {
-    const std::int64_t end = smaller(mine.end, (at / panel_tiles + 1) * panel_tiles), first = at * tile_outputs;
-    body(at, end, first, smaller(end * tile_outputs, all_outputs) - first);
-    at = end;
+LAMELLA_INLINE void each_panel(std::int64_t all_outputs, const LinearTokens& tokens, const Worker& worker, Body body) {
+  Pieces pieces((all_outputs + tile_outputs - 1) / tile_outputs, panel_tiles, tokens, worker);
+  for (Range piece; pieces.next(piece);) {
+    const std::int64_t first = piece.begin * tile_outputs;
+    body(piece.begin, piece.end, first, smaller(piece.end * tile_outputs, all_outputs) - first);
   }
 }
 
@@ -33,12 +28,11 @@ LAMELLA_INLINE RowSource<T> plain_rows(const void* x, std::int64_t width) {
 template <typename T, typename Epilogue>
 LAMELLA_INLINE void multiply_all(const void* x, const PackedMatrix& matrix, const LinearTokens& tokens,
                                  const Worker& worker, Epilogue epilogue) {
-  const Range mine = share_tiles(matrix.outputs, worker);
   each_input_tile<T>(plain_rows<T>(x, matrix.inputs), tokens, matrix.format, worker,
                      [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t count, Carver scratch) LAMELLA_BODY {
                        float* results = scratch.take<float>(count * panel_outputs);
                        const TokenTile tile = inputs.of(matrix.format);
-                       each_panel(mine, matrix.outputs,
+                       each_panel(matrix.outputs, tokens, worker,
                                   [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs)
                                       LAMELLA_BODY {
                                         multiply_tiles<T>(tile, matrix, begin, end, results, panel_outputs);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/kernels/vector/panel_product.h"
+#include "cpu/kernels/vector/pieces.h"
 
 namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE {
 namespace {
