@@ -2,6 +2,7 @@
 //   bench_linear [inputs outputs matrices threads [set [formats [tokens...]]]]
 // Default: 2048 8192 16, all cores, the best set, all formats (a list as "bf16,int4"). Prints GB/s of packed weights against
 // the read bandwidth measured before and after, and GFLOP/s against the register peak of the arithmetic that suits the format.
+// Threads take from each other's shares of a matrix, as in a step. In every other round they do not: "alone" is the median of those.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -47,7 +48,7 @@ constexpr Case all_cases[] = {
 };
 
 struct Seconds {
-  double best, median;
+  double best, median, alone;
 };
 
 /// Seconds for all matrices with `tokens` tokens. The shares of the roofs, which are best passes too, are those of the
@@ -61,9 +62,10 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
   const Allocation scratch(each * static_cast<std::size_t>(team.size()), "scratch"),
       shared(shared_bytes(bounds), "shared scratch");
   std::vector<WorkShare> shares(static_cast<std::size_t>(team.size()));
-  std::vector<double> seconds;
+  std::vector<double> seconds, alone;
   const double begin = now();
-  while (seconds.size() < 3 || (now() - begin < 1.0 && seconds.size() < 30)) {
+  while (alone.size() < 3 || (now() - begin < 2.0 && alone.size() < 30)) {
+    const bool taking = seconds.size() == alone.size();
     const double start = now();
     std::fill(shares.begin(), shares.end(), WorkShare{});
     team.run([&](int index) {
@@ -82,16 +84,17 @@ Seconds time_rounds(ThreadTeam& team, const KernelTable& kernels, const Problem&
                                       .scratch = {scratch.data() + each * static_cast<std::size_t>(index), each},
                                       .shared = {shared.data(), shared.size()},
                                       .phase = phase,
-                                      .shares = shares.data(),
+                                      .shares = taking ? shares.data() : nullptr,
                                       .round = ++round});
           team.barrier();
         }
       }
     });
-    seconds.push_back(now() - start);
+    (taking ? seconds : alone).push_back(now() - start);
   }
   std::sort(seconds.begin(), seconds.end());
-  return {seconds.front(), seconds[seconds.size() / 2]};
+  std::sort(alone.begin(), alone.end());
+  return {seconds.front(), seconds[seconds.size() / 2], alone[alone.size() / 2]};
 }
 
 void run_case(const Problem& problem, KernelSet set, const Case& one, const std::vector<std::int64_t>& token_counts) {
@@ -118,13 +121,14 @@ void run_case(const Problem& problem, KernelSet set, const Case& one, const std:
       measure_core_latency().value_or(0.0) * 1e9);
   for (const std::int64_t tokens : token_counts) {
     const double before = measure_read_bandwidth(problem.threads);
-    const auto [seconds, median] = time_rounds(team, kernels, problem, one.format, weights, x, y, tokens);
+    const auto [seconds, median, alone] = time_rounds(team, kernels, problem, one.format, weights, x, y, tokens);
     const double read = std::max(before, measure_read_bandwidth(problem.threads));
     const double bytes = static_cast<double>(weights.size()) / seconds;
     const double flops = 2.0 * static_cast<double>(weight_count) * static_cast<double>(tokens) / seconds;
-    std::printf("  %4lld tokens  %8.2f ms (median %8.2f)  %6.1f GB/s (%.2f of %.1f)  %7.1f GFLOP/s (%.2f of peak)\n",
-                static_cast<long long>(tokens), seconds * 1e3, median * 1e3, bytes / 1e9, bytes / read, read / 1e9,
-                flops / 1e9, flops / peak);
+    std::printf(
+        "  %4lld tokens  %8.2f ms (median %8.2f, alone %8.2f)  %6.1f GB/s (%.2f of %.1f)  %7.1f GFLOP/s (%.2f of peak)\n",
+        static_cast<long long>(tokens), seconds * 1e3, median * 1e3, alone * 1e3, bytes / 1e9, bytes / read,
+        read / 1e9, flops / 1e9, flops / peak);
     std::fflush(stdout);
   }
 }

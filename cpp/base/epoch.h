@@ -18,6 +18,7 @@ class Patience {
   /// Longer than the uneven ends of an op, about as long as waking a thread takes, far shorter than a time slice.
   static constexpr std::chrono::nanoseconds length{25'000};
 
+  [[nodiscard]] bool has_trust() const noexcept { return trust_.load(std::memory_order_relaxed) > 0; }
   /// Asked once a wait.
   [[nodiscard]] bool polls() noexcept {
     if (trust_.load(std::memory_order_relaxed) > 0) return true;

@@ -21,6 +21,8 @@ class Barrier {
  public:
   /// Returns when so many threads have come. All name the same number.
   void wait(int members) noexcept;
+  /// Whether those who come first poll for the others.
+  [[nodiscard]] bool polls() const noexcept { return patience_.has_trust(); }
 
  private:
   std::atomic<int> arrived_{0};
@@ -47,6 +49,8 @@ class ThreadTeam {
   void run(int members, const std::function<void(int)>& body);
   void run(const std::function<void(int)>& body) { run(size(), body); }
   void barrier() noexcept { barrier_.wait(members_); }
+  /// Whether members have met at the barrier soon after each other: none of them is kept off its core.
+  [[nodiscard]] bool runs_together() const noexcept { return barrier_.polls(); }
 
  private:
   void stop();

@@ -101,12 +101,15 @@ void CpuExecutor::prepare(const StepInput& step, int workers) {
 
 void CpuExecutor::execute(int workers, std::vector<double>* seconds) {
   if (seconds != nullptr) seconds->assign(ops_.size(), 0.0);
+  // Where members are kept off their cores, those who take the others' work sleep less, and the system gives them less:
+  // beside a busy neighbour a step took 8.2 ms in place of 7.2 (bench/results/work-shares-zen4-2026-11.md).
+  WorkShare* const shares = team_.runs_together() ? shares_.get() : nullptr;
   team_.run(workers, [&](int index) {
     Worker worker{.index = index,
                   .count = workers,
                   .scratch = {scratch_ + scratch_each_ * static_cast<std::size_t>(index), scratch_each_},
                   .shared = {shared_, shared_size_},
-                  .shares = shares_.get()};
+                  .shares = shares};
     // Kernels throw only when memory runs out; a member that failed still meets the others at every barrier.
     std::exception_ptr failure;
     double start = seconds != nullptr && index == 0 ? now_seconds() : 0.0;
