@@ -30,8 +30,8 @@ class Barrier {
   Patience patience_;
 };
 
-/// `size` threads, of which the caller is the first; the others sleep between calls of run(). They poll for a while first: a
-/// step follows the one before within 0.1 ms, and to be woken takes as long in a virtual machine, whose idle cores halt.
+/// `size` threads, of which the caller is the first; the others sleep between calls of run(). They poll for a while first: the
+/// next step follows soon, and to be woken takes longer than that where idle cores halt, as a virtual machine's do.
 class ThreadTeam {
  public:
   /// Errors: out_of_memory where the operating system gives fewer threads, or no memory for them; none is left running.

@@ -94,6 +94,7 @@ void RequestLoop::leave(ClientState& client) noexcept {
     const std::lock_guard lock(queue_);
     left.swap(client.requests);
     client.with_news.clear();
+    client.has_ends = false;
     for (const auto& [id, record] : left) {
       record->client.reset();
       record->cancel_requested = true;

@@ -45,7 +45,7 @@ struct Scratch {
 struct alignas(64) WorkShare {
   std::uint64_t state = 0;
 
-  static constexpr int unit_bits = 20, round_bits = 24;
+  static constexpr int unit_bits = 20;
   static constexpr std::int64_t most_units = (std::int64_t{1} << unit_bits) - 1;
 
   [[nodiscard, gnu::always_inline]] static constexpr std::uint64_t state_of(std::uint32_t round, std::int64_t begin,
@@ -68,7 +68,7 @@ struct alignas(64) WorkShare {
 /// output once. `scratch` is private to the worker (64-byte aligned, at least scratch_bytes() long). A call of several
 /// phases() is made once for each, and all workers end one before any begins the next; `shared` (64-byte aligned, at
 /// least shared_bytes() long) is the same memory for all of them and lasts from phase to phase. `shares`, where there are
-/// any, are of all workers, and `round` is another number for each phase that uses them, never 0.
+/// any, are of all workers, and `round` is another number for each phase that uses them, from 1 to below 2^24.
 struct Worker {
   int index = 0;
   int count = 1;

@@ -266,24 +266,39 @@ TEST(RequestLoop, ScriptsOfOperationsLeaveEveryRequestAsAloneAndNothingBehind) {
   EXPECT_GT(Script::stopped_midway, static_cast<std::int64_t>(scripts) / 20);
 }
 
+/// A loop with all that it borrows, for so many sequences of 64 tokens at most.
+struct SmallEngine {
+  SmallEngine(std::int64_t blocks, std::int64_t sequences)
+      : executor(blocks),
+        pool(blocks),
+        rules{.vocabulary = ContentExecutor::vocabulary, .max_model_len = 64, .kv_blocks = blocks},
+        loop(std::make_shared<RequestLoop>(LoopOptions{.limits = {.max_num_seqs = sequences,
+                                                                  .max_num_batched_tokens = 8,
+                                                                  .max_rows = sequences,
+                                                                  .max_blocks_per_sequence = 4},
+                                                       .vocabulary = ContentExecutor::vocabulary,
+                                                       .clock = [] { return 1.0; }},
+                                           &executor, team, pool, [](std::span<const std::int32_t>) {})) {}
+
+  ContentExecutor executor;
+  KvBlockPool pool;
+  ThreadTeam team{1};
+  RequestRules rules;
+  std::shared_ptr<RequestLoop> loop;
+};
+
+/// A request that generates so many tokens.
+Request lasting(std::int64_t tokens) {
+  Request request{.prompt = {1}, .sampling = {.max_tokens = tokens}};
+  while (alone(request, {0}).reason != FinishReason::length)
+    request.prompt.push_back(static_cast<std::int32_t>(request.prompt.size()) % ContentExecutor::stop_token);
+  return request;
+}
+
 TEST(RequestLoop, WhoWaitsForEndsIsToldOfThemWithAllThatCameBefore) {
-  ContentExecutor executor(16);
-  KvBlockPool pool(16);
-  ThreadTeam team(1);
-  const RequestRules rules{.vocabulary = ContentExecutor::vocabulary, .max_model_len = 64, .kv_blocks = 16};
-  const auto loop = std::make_shared<RequestLoop>(
-      LoopOptions{
-          .limits = {.max_num_seqs = 4, .max_num_batched_tokens = 8, .max_rows = 4, .max_blocks_per_sequence = 4},
-          .vocabulary = ContentExecutor::vocabulary,
-          .clock = [] { return 1.0; }},
-      &executor, team, pool, [](std::span<const std::int32_t>) {});
-  const auto lasting = [](std::int64_t tokens) {  // a request that generates so many
-    Request request{.prompt = {1}, .sampling = {.max_tokens = tokens}};
-    while (alone(request, {0}).reason != FinishReason::length)
-      request.prompt.push_back(static_cast<std::int32_t>(request.prompt.size()) % ContentExecutor::stop_token);
-    return request;
-  };
-  Client client(loop, rules);
+  SmallEngine engine(16, 4);
+  const auto& loop = engine.loop;
+  Client client(loop, engine.rules);
   const RequestId brief = client.submit(lasting(3)), longer = client.submit(lasting(20));
   EXPECT_TRUE(client.wait(0.0, Hear::ends).empty());
   while (loop->loop_counts().steps < 2) loop->iterate();
@@ -303,23 +318,27 @@ TEST(RequestLoop, WhoWaitsForEndsIsToldOfThemWithAllThatCameBefore) {
   EXPECT_EQ(tokens[brief], 3U);
   EXPECT_EQ(tokens[longer], 20U);
   EXPECT_FALSE(hear(60.0)) << "nothing is open";
-  loop->close();
+}
+
+TEST(RequestLoop, AnEndThatNobodyHeardOfBeforeItsCallerLeftEndsNoLaterWait) {
+  SmallEngine engine(16, 4);
+  Client client(engine.loop, engine.rules);
+  client.submit(lasting(3));
+  while (engine.loop->request_counts().finished == 0) engine.loop->iterate();
+  client.leave();
+  client.submit(lasting(20));
+  engine.loop->start();
+  const std::vector<Progress> news = client.wait(60.0, Hear::ends);
+  ASSERT_EQ(news.size(), 1U);
+  EXPECT_EQ(news.front().new_tokens.size(), 20U);
 }
 
 TEST(RequestLoop, D4_ABrokenInvariantFailsEveryRequestAtOnceAndTheEngineSaysThatItIsDead) {
-  ContentExecutor executor(4);
-  KvBlockPool pool(4);
-  ThreadTeam team(1);
-  const RequestRules rules{.vocabulary = ContentExecutor::vocabulary, .max_model_len = 64, .kv_blocks = 4};
-  const auto loop = std::make_shared<RequestLoop>(
-      LoopOptions{
-          .limits = {.max_num_seqs = 2, .max_num_batched_tokens = 8, .max_rows = 2, .max_blocks_per_sequence = 4},
-          .vocabulary = ContentExecutor::vocabulary,
-          .clock = [] { return 1.0; }},
-      &executor, team, pool, [](std::span<const std::int32_t>) {});
+  SmallEngine engine(4, 2);
+  const auto& loop = engine.loop;
   std::vector<std::int32_t> stolen;  // nobody but the scheduler and calls between its steps may hold blocks
-  ASSERT_TRUE(pool.take(4, stolen));
-  Client client(loop, rules), other(loop, rules);
+  ASSERT_TRUE(engine.pool.take(4, stolen));
+  Client client(loop, engine.rules), other(loop, engine.rules);
   const RequestId id = client.submit(Request{.prompt = {1, 2}, .sampling = {.max_tokens = 3, .n = 2}});
   loop->start();
   std::vector<Progress> news;
