@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import lamella
@@ -32,18 +33,26 @@ class Engine:
     def encode(self, inputs: Ids) -> Any:
         return self._engine.encode([list(ids) for ids in inputs], pooling=None)
 
-    def work(self, batch: int, new_tokens: int, context: int) -> dict[str, int]:
-        """Bytes of weights and KV cache that a step reads, and its FLOPs: `batch` sequences with `new_tokens` each that
-        end with `context` tokens in the cache."""
+    def work(self, batch: int, new_tokens: int, context: int) -> dict[str, Any]:
+        """Bytes of weights and KV cache that a step reads, its FLOPs, and both by the ops that have the same of each:
+        `batch` sequences with `new_tokens` each that end with `context` tokens in the cache."""
         core = self._engine.core
-        shape, first = (_core.StepShape.uniform(batch, new_tokens, total) for total in (context, new_tokens))
-        weights = _core.weight_bytes_per_step(core.spec, core.config.dtype, core.config.weight_formats, shape)
-        (read, flops), (read_alone, _) = (self._sums(each) for each in (shape, first))
-        return {"bytes": weights + read - read_alone, "flops": flops}
-
-    def _sums(self, shape: _core.StepShape) -> tuple[int, int]:
-        core = self._engine.core
+        config, shape = core.config, _core.StepShape.uniform(batch, new_tokens, context)
         rows = _core.explain_plan(
-            core.spec, core.config.dtype, core.config.weight_formats, core.config.deep_fusion, shape, _core.Roofline()
+            core.spec,
+            config.dtype,
+            config.weight_formats,
+            config.deep_fusion,
+            shape,
+            _core.Roofline(),
+            config.kv_cache_dtype,
         )
-        return sum(row.bytes_read for row in rows), sum(row.flops for row in rows)
+        alike = Counter((row.bytes_streamed, row.flops, row.arithmetic) for row in rows)
+        return {
+            "bytes": sum(row.bytes_streamed for row in rows),
+            "flops": sum(row.flops for row in rows),
+            "ops": [
+                {"bytes": count * streamed, "flops": count * flops, "arithmetic": arithmetic}
+                for (streamed, flops, arithmetic), count in alike.items()
+            ],
+        }

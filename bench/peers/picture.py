@@ -71,17 +71,17 @@ def _panel(results: Results, model: str, bits: str, ax: Axes) -> None:
 def _roof(results: Results, ours: Line, ax: Axes) -> None:
     """The most tokens/s that reading Lamella's bytes and computing its operations allow, by the median reading."""
     reads = [s.read_bytes_s for s in results.samples if s.model == ours.model and s.is_steady and s.read_bytes_s]
-    peak = results.peaks.get(ours.arithmetic)
     measured = [cell for cell in BATCHED if cell.name in ours.work]
-    if not reads or not peak or not measured:
+    if not reads or not measured:
         return
-    read = statistics.median(reads)
+    read, first = statistics.median(reads), measured[0]
     batches = [2 ** (exponent / 4) for exponent in range(21)]
-    first = ours.work[measured[0].name]
-    per_token = first["flops"] / measured[0].batch
+    least = [results.least_s(ours, first, read, batch / first.batch) for batch in batches]
+    if None in least:
+        return
     ax.plot(
         batches,
-        [batch / max(first["bytes"] / read, batch * per_token / peak) for batch in batches],
+        [batch / least_s for batch, least_s in zip(batches, least, strict=True)],
         ":",
         color="black",
         linewidth=1,

@@ -27,7 +27,9 @@ def _head(results: Results) -> Iterator[str]:
         "Tokens/s (encoders: ms), medians over the rounds in which the machine stayed the same; decoding counts all "
         "sequences of a batch, after prompts of 16 random tokens. The engines of a class ran in turns. A ratio is the "
         "median over the rounds where both saw one state of the machine. The peak of memory is that of loading and of "
-        "all cells, with what an engine keeps of earlier prompts."
+        "all cells, with what an engine keeps of earlier prompts. A roof is the least time of a step's ops, one after "
+        "the other: the longer of an op's weights and KV cache at the read bandwidth and of its operations at its "
+        "arithmetic's peak."
     )
     yield "\n" + machine(results) + "\n"
 
@@ -91,8 +93,13 @@ def _comparison(results: Results, ours: Line, cells: Sequence[Cell], columns: in
         best = results.best_peer(ours, cell)
         return "" if best is None else f"{best[1]:.2f}x {best[0].engine}"
 
+    def roof(cell: Cell) -> str:
+        share = results.share_of_roof(ours, cell)
+        return "" if share is None else f"{share:.2f}"
+
     yield row(f"{ours.entry} / best peer", ratio)
-    yield row(f"{ours.entry}, share of the roof", lambda cell: _share(results, ours, cell))
+    yield row(f"{ours.entry}, share", lambda cell: _share(results, ours, cell))
+    yield row(f"{ours.entry}, share of its roof", roof)
 
 
 def _share(results: Results, ours: Line, cell: Cell) -> str:

@@ -55,7 +55,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Line:
-    """One entry of one model: how it was loaded, and of Lamella's what a cell reads and computes (`work`)."""
+    """One entry of one model: how it was loaded, and of Lamella's what a step of a cell reads and computes (`work`).
+
+    By cell: bytes of weights and KV cache, flops, and ops: the same of each kind of op, with its arithmetic.
+    """
 
     model: str
     entry: str
@@ -65,7 +68,7 @@ class Line:
     load_s: float
     peak_bytes: int
     arithmetic: str = ""
-    work: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by cell: bytes, flops
+    work: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     error: float | None = None  # of an encoder's last hidden state, against transformers in fp32
 
 
@@ -138,7 +141,7 @@ class Results:
         """Bytes/s that it read in a cell over the read bandwidth around it; the median. Decoding only."""
         if cell.kind != "decode" or cell.name not in ours.work:
             return None
-        total = ours.work[cell.name]["bytes"] * MODELS[ours.model].steps
+        total = ours.work[cell.name]["bytes"] * _steps(ours, cell)
         found = [total / s.seconds / s.read_bytes_s for s in self.of(ours, cell) if s.read_bytes_s]
         return statistics.median(found) if found else None
 
@@ -146,6 +149,36 @@ class Results:
         """Operations/s in a cell over the peak of the arithmetic that bounds it; the median."""
         if cell.name not in ours.work or not self.peaks.get(ours.arithmetic):
             return None
-        total = ours.work[cell.name]["flops"] * (MODELS[ours.model].steps if cell.kind == "decode" else 1)
+        total = ours.work[cell.name]["flops"] * _steps(ours, cell)
         found = [total / sample.seconds / self.peaks[ours.arithmetic] for sample in self.of(ours, cell)]
         return statistics.median(found) if found else None
+
+    def share_of_roof(self, ours: Line, cell: Cell) -> float | None:
+        """The least time of a cell's steps over the time that they took; the median.
+
+        An op takes at least as long as its weights and KV cache at the read bandwidth around the measurement, and as
+        its operations at the peak of its own arithmetic; a step takes its ops one after the other.
+        """
+        if cell.name not in ours.work:
+            return None
+        steps = _steps(ours, cell)
+        least = [self.least_s(ours, cell, s.read_bytes_s) if s.read_bytes_s else None for s in self.of(ours, cell)]
+        pairs = zip(least, self.of(ours, cell), strict=True)
+        found = [steps * least_s / sample.seconds for least_s, sample in pairs if least_s is not None]
+        return statistics.median(found) if found else None
+
+    def least_s(self, ours: Line, cell: Cell, read_bytes_s: float, tokens: float = 1.0) -> float | None:
+        """The least time of a step, see `share_of_roof`; `tokens`: of so many times the cell's tokens.
+
+        None where a peak was not measured, or the run was one that did not say its ops.
+        """
+        ops = ours.work[cell.name].get("ops", ())
+        peaks = [self.peaks.get(op["arithmetic"]) for op in ops]
+        if not ops or not all(peaks):
+            return None
+        pairs = zip(ops, peaks, strict=True)
+        return sum(max(op["bytes"] / read_bytes_s, tokens * op["flops"] / peak) for op, peak in pairs)
+
+
+def _steps(line: Line, cell: Cell) -> int:
+    return cell.steps(MODELS[line.model]) or 1

@@ -3,7 +3,7 @@
 {"open": JOB, "encoder": bool}       opens the model          -> load_s, version
 {"cell": CELL, "vocab": n, "seed": s}  runs a cell            -> first_s, decode_s (an encoder: first_s)
 {"hidden": tokens, "vocab": n}       encodes one fixed input  -> hidden, (tokens, hidden)
-{"work": CELL}                       of Lamella               -> work: bytes, flops of a step that the cell times
+{"work": CELL}                       of Lamella               -> work: of a step that the cell times (`results.Line`)
 {"peak": true}                       the largest resident size until now -> peak_bytes
 """
 

@@ -93,7 +93,7 @@ std::int64_t weight_bytes_per_step(const Plan& plan, const StepShape& shape) {
 }
 
 Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
-  Count read = weight_traffic(plan, op, shape), written = 0, flops = 0;
+  Count streamed = weight_traffic(plan, op, shape), read = 0, written = 0, flops = 0;
   for (const BufferId id : op.inputs)
     if (plan.buffer(id).kind != BufferKind::state) read = read + byte_count(plan.buffer(id), shape);
   for (const BufferId id : op.outputs)
@@ -104,7 +104,7 @@ Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
   switch (op.kind) {
     case OpKind::attention:
     case OpKind::layout_attention:
-      read = read + kv_tokens_read(shape, a.window) * kv_row_bytes;
+      streamed = streamed + kv_tokens_read(shape, a.window) * kv_row_bytes;
       flops = Count(4) * attended(shape, a.window) * a.heads * a.head_dim;  // q.k and p.v
       break;
     case OpKind::kv_write:
@@ -125,7 +125,10 @@ Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
       break;
     default: flops = Count(elementwise_flops) * element_count(plan.buffer(op.outputs.front()), shape);
   }
-  return {.bytes_read = read.value(), .bytes_written = written.value(), .flops = flops.value()};
+  return {.bytes_read = (streamed + read).value(),
+          .bytes_streamed = streamed.value(),
+          .bytes_written = written.value(),
+          .flops = flops.value()};
 }
 
 }  // namespace lamella

@@ -9,11 +9,14 @@ namespace lamella {
 /// activations and the KV cache. FLOPs count a multiply and an add as two.
 struct Cost {
   std::int64_t bytes_read = 0;
+  std::int64_t bytes_streamed =
+      0;  // of bytes_read: weights and KV cache, which no cache of a processor keeps for the next step
   std::int64_t bytes_written = 0;
   std::int64_t flops = 0;
 
   Cost& operator+=(const Cost& other) noexcept {
     bytes_read += other.bytes_read;
+    bytes_streamed += other.bytes_streamed;
     bytes_written += other.bytes_written;
     flops += other.flops;
     return *this;

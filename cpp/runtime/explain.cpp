@@ -42,6 +42,7 @@ std::vector<ExplainRow> explain_rows(const Plan& plan, const StepShape& shape, c
                     .arithmetic = to_string(arithmetic(i)),
                     .layer = op.layer,
                     .bytes_read = price.bytes_read,
+                    .bytes_streamed = price.bytes_streamed,
                     .bytes_written = price.bytes_written,
                     .flops = price.flops,
                     .roofline_s = roofline_seconds(price, roofline, arithmetic(i)),

@@ -16,7 +16,7 @@ namespace lamella {
 struct ExplainRow {
   std::string op, region, inputs, outputs, shape, dtype, kernel, arithmetic;
   std::int32_t layer = -1;
-  std::int64_t bytes_read = 0, bytes_written = 0, flops = 0;
+  std::int64_t bytes_read = 0, bytes_streamed = 0, bytes_written = 0, flops = 0;  // as in Cost
   std::optional<double> roofline_s;  // max(bytes / bandwidth, FLOPs / the arithmetic's peak), where measured
   std::optional<double> measured_s;
 };

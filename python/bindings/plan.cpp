@@ -89,6 +89,7 @@ void bind_plan(nb::module_& m) {
       .def_ro("kernel", &ExplainRow::kernel)
       .def_ro("arithmetic", &ExplainRow::arithmetic)
       .def_ro("bytes_read", &ExplainRow::bytes_read)
+      .def_ro("bytes_streamed", &ExplainRow::bytes_streamed, "Of bytes_read: weights and KV cache.")
       .def_ro("bytes_written", &ExplainRow::bytes_written)
       .def_ro("flops", &ExplainRow::flops)
       .def_ro("roofline_s", &ExplainRow::roofline_s)

@@ -902,6 +902,10 @@ class ExplainRow:
     def bytes_read(self) -> int: ...
 
     @property
+    def bytes_streamed(self) -> int:
+        """Of bytes_read: weights and KV cache."""
+
+    @property
     def bytes_written(self) -> int: ...
 
     @property

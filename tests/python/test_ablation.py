@@ -146,3 +146,5 @@ def test_a_shape_without_files_decodes(options: dict[str, Any], tmp_path: Path) 
     assert core.config.deep_fusion == options.get("deep_fusion", True)
     work = worker.answer({"work": cell})["work"]
     assert work["bytes"] > 2 * 64 * 300 and work["flops"] > 3 * 2 * 64 * 300
+    assert {"int8", "bf16"} <= {op["arithmetic"] for op in work["ops"]}
+    assert [sum(op[each] for op in work["ops"]) for each in ("bytes", "flops")] == [work["bytes"], work["flops"]]

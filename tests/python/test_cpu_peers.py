@@ -7,6 +7,7 @@ import json
 import random
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peers.cells import CELLS
@@ -35,6 +36,11 @@ def line(entry: str, engine: str, bits: str = "8", **more) -> Line:
 def results(lines: list[Line], samples: list[Sample], **peaks: float) -> Results:
     about = {"date": "2026-11-22", "commit": "abc", "processor": "p", "threads": 2, "command": "c"}
     return Results(about, peaks, lines, samples, ["a note"])
+
+
+def work_of(streamed: float = 1e9, flops: float = 1e9, arithmetic: str = "int8") -> dict[str, Any]:
+    op = {"bytes": streamed, "flops": flops, "arithmetic": arithmetic}
+    return {"bytes": streamed, "flops": flops, "ops": [op]}
 
 
 # ---- what is chosen --------------------------------------------------------------------------------------------------
@@ -192,12 +198,27 @@ def test_no_slower_peer_stands_for_the_fastest_that_never_compares() -> None:
 
 def test_shares_are_of_what_was_measured_around() -> None:
     steps = MODELS["llama-3.2-1b"].steps
-    ours = line("ours", LAMELLA, arithmetic="int8", work={"b1": {"bytes": 10**9, "flops": 10**9}})
+    ours = line("ours", LAMELLA, arithmetic="int8", work={"b1": work_of()})
     found = results([ours], [sample("ours", 0, steps * 0.025)], int8=2e12)  # 40 of 50 GB/s, 40 of 2,000 GFLOP/s
     assert found.share_of_read(ours, CELLS["b1"]) == pytest.approx(0.8)
     assert found.share_of_peak(ours, CELLS["b1"]) == pytest.approx(0.02)
     assert found.share_of_read(ours, CELLS["b8"]) is None
     assert results([ours], found.samples).share_of_peak(ours, CELLS["b1"]) is None  # no peak was measured
+
+
+def test_a_roof_is_every_ops_own() -> None:
+    steps = MODELS["llama-3.2-1b"].steps
+    bytes_bound, flops_bound = work_of(5e8, 5e9, "int8"), work_of(5e8, 5e9, "bf16")
+    work = {"bytes": 10**9, "flops": 10**10, "ops": [*bytes_bound["ops"], *flops_bound["ops"]]}
+    ours = line("ours", LAMELLA, arithmetic="int8", work={"b1": work, "b8": {"bytes": 1, "flops": 1}})
+    found = results([ours], [sample("ours", 0, steps * 0.04)], int8=2e12, bf16=2.5e11)
+    assert found.least_s(ours, CELLS["b1"], 5e10) == pytest.approx(0.01 + 0.02)  # of 50 GB/s, of 250 GFLOP/s
+    assert found.least_s(ours, CELLS["b1"], 5e10, tokens=8) == pytest.approx(0.02 + 0.16)
+    assert found.share_of_roof(ours, CELLS["b1"]) == pytest.approx(0.75)
+    assert found.share_of_roof(ours, CELLS["b32"]) is None
+    assert found.share_of_roof(ours, CELLS["b8"]) is None  # nothing measured
+    assert found.least_s(ours, CELLS["b8"], 5e10) is None  # a file from before ops were written
+    assert results([ours], found.samples, int8=2e12).share_of_roof(ours, CELLS["b1"]) is None  # a peak is missing
 
 
 def test_results_survive_json() -> None:
@@ -208,8 +229,7 @@ def test_results_survive_json() -> None:
 
 def test_the_page_shows_rates_ratios_and_what_is_missing() -> None:
     steps = MODELS["llama-3.2-1b"].steps
-    work = {"b1": {"bytes": 10**9, "flops": 10**9}}
-    ours = line("lamella int8", LAMELLA, arithmetic="int8", work=work)
+    ours = line("lamella int8", LAMELLA, arithmetic="int8", work={"b1": work_of()})
     lines = [ours, line("llama.cpp Q8_0", "llama.cpp")]
     step_s = {"lamella int8": 0.025, "llama.cpp Q8_0": 0.05}
     samples = [sample(entry, number, steps * each_s) for number in range(3) for entry, each_s in step_s.items()]
@@ -223,7 +243,8 @@ def test_the_page_shows_rates_ratios_and_what_is_missing() -> None:
     assert rows["**lamella int8**"] == ["40.0 (40.0-40.0)", "2.0", "1.5"]
     assert rows["llama.cpp Q8_0"] == ["20.0 (20.0-20.0)", "2.0", "1.5"]
     assert rows["lamella int8 / best peer"][0] == "2.00x llama.cpp"
-    assert rows["lamella int8, share of the roof"][0] == "0.80 of reads"
+    assert rows["lamella int8, share"][0] == "0.80 of reads"
+    assert rows["lamella int8, share of its roof"][0] == "0.80"
     assert "- a note" in page and "x.png" in page and "6 of 6 measurements" in page
 
 

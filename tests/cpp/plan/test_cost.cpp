@@ -77,6 +77,7 @@ TEST(Cost, AStepBeyondTheRangeOfTheTablesIsRefused) {
 TEST(Cost, LinearReadsWeightAndInputOnce) {
   const Cost query = cost_of(plan_of(llama_like()), OpKind::linear, StepShape::uniform(1, 5, 5));
   EXPECT_EQ(query.bytes_read, 4 * (48 * 36 + 5 * 36));  // 36 outputs are three tiles of 16
+  EXPECT_EQ(query.bytes_streamed, 4 * 48 * 36);
   EXPECT_EQ(query.bytes_written, 4 * 5 * 36);
   EXPECT_EQ(query.flops, 2 * 5 * 36 * 36);
 }
@@ -110,6 +111,7 @@ TEST(Cost, AttentionReadsTheWholeKvOfEachSequence) {
   const std::int64_t tables = 4 * (2 + 4 + 2 * 3);  // positions, sequences, block tables of three blocks
   EXPECT_EQ(attention.bytes_read,
             4 * 2 * 36 + tables + 2 * 33 * (2 * 2 * 16) * 4);  // heads of 6 take 16 places in the cache
+  EXPECT_EQ(attention.bytes_streamed, 2 * 33 * (2 * 2 * 16) * 4);
   EXPECT_EQ(attention.flops, 4 * 2 * 33 * 36);
 }
 
