@@ -29,7 +29,7 @@ def _head(results: Results) -> Iterator[str]:
         "median over the rounds where both saw one state of the machine. The peak of memory is that of loading and of "
         "all cells, with what an engine keeps of earlier prompts. A roof is the least time of a step's ops, one after "
         "the other: the longer of an op's weights and KV cache at the read bandwidth and of its operations at its "
-        "arithmetic's peak."
+        "arithmetic's peak; beside it how many times the best peer's rate it is."
     )
     yield "\n" + machine(results) + "\n"
 
@@ -94,8 +94,9 @@ def _comparison(results: Results, ours: Line, cells: Sequence[Cell], columns: in
         return "" if best is None else f"{best[1]:.2f}x {best[0].engine}"
 
     def roof(cell: Cell) -> str:
-        share = results.share_of_roof(ours, cell)
-        return "" if share is None else f"{share:.2f}"
+        share, best = results.share_of_roof(ours, cell), results.best_peer(ours, cell)
+        beside = "" if share is None or best is None else f", at {best[1] / share:.2f}x {best[0].engine}"
+        return "" if share is None else f"{share:.2f}{beside}"
 
     yield row(f"{ours.entry} / best peer", ratio)
     yield row(f"{ours.entry}, share", lambda cell: _share(results, ours, cell))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import ROOT
 from peers.cells import CELLS
 from peers.entries import CLASSES, LAMELLA, MODULES, Entry, entries
 from peers.groups import groups
@@ -17,6 +18,7 @@ from peers.guard import Guard
 from peers.machine import Reading
 from peers.models import MODELS
 from peers.options import parse, public
+from peers.readme import renewed
 from peers.report import report
 from peers.results import Line, Results, Sample
 from peers.rounds import run_rounds
@@ -244,8 +246,32 @@ def test_the_page_shows_rates_ratios_and_what_is_missing() -> None:
     assert rows["llama.cpp Q8_0"] == ["20.0 (20.0-20.0)", "2.0", "1.5"]
     assert rows["lamella int8 / best peer"][0] == "2.00x llama.cpp"
     assert rows["lamella int8, share"][0] == "0.80 of reads"
-    assert rows["lamella int8, share of its roof"][0] == "0.80"
+    assert rows["lamella int8, share of its roof"][0] == "0.80, at 2.50x llama.cpp"
     assert "- a note" in page and "x.png" in page and "6 of 6 measurements" in page
+
+
+def test_a_readme_shows_the_figures_of_the_files_that_it_names(tmp_path: Path) -> None:
+    steps = MODELS["llama-3.2-1b"].steps
+    lines = [line("lamella int8", LAMELLA), line("llama.cpp Q8_0", "llama.cpp")]
+    first = [sample(each.entry, 0, steps * step_s) for each, step_s in zip(lines, (0.025, 0.05), strict=True)]
+    second = [sample("lamella int8", 0, steps * 0.1), sample("lamella int8", 0, 0.5, "p128")]
+    for name, samples in (("a", first), ("b", second)):
+        found = dataclasses.asdict(results(lines, samples))
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    text = "before\n<!-- peers: a.json b.json -->\nold\n<!-- end of peers -->\nafter\n"
+    page = renewed(text, tmp_path)
+    assert page.startswith("before\n<!-- peers: a.json b.json -->\n| llama-3.2-1b, tokens/s | batch 1 | prompt 128 |\n")
+    assert page.endswith("<!-- end of peers -->\nafter\n")
+    assert "old" not in page and "[llama-3.2-1b](b.md): 2026-11-22, commit abc, p, 2 threads. " in page
+    assert "| int8 | 40.0 (2.00x llama.cpp) | 256 |" in page  # batch 1 of the first file
+    assert renewed(page, tmp_path) == page
+    with pytest.raises(ValueError, match="no place"):
+        renewed("nothing", tmp_path)
+
+
+def test_the_readme_shows_what_its_results_say() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert renewed(text, ROOT) == text, "python bench/readme_table.py writes its tables anew"
 
 
 # ---- options and the guard -------------------------------------------------------------------------------------------
