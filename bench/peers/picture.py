@@ -69,7 +69,8 @@ def _panel(results: Results, model: str, bits: str, ax: Axes) -> None:
 
 
 def _roof(results: Results, ours: Line, ax: Axes) -> None:
-    """The most tokens/s that reading Lamella's bytes and computing its operations allow, by the median reading."""
+    """The most tokens/s that reading Lamella's bytes and computing its operations allow, op by op (`Results.least_s`),
+    by the median reading."""
     reads = [s.read_bytes_s for s in results.samples if s.model == ours.model and s.is_steady and s.read_bytes_s]
     measured = [cell for cell in BATCHED if cell.name in ours.work]
     if not reads or not measured:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cells import CELLS, Cell
-from .entries import LAMELLA
+from .entries import CLASSES, LAMELLA
 from .models import MODELS
-from .report import machine, table_row
+from .report import machine, place, table_row
 from .results import Line, Results
 
 _BLOCK = re.compile(r"(?P<begin><!-- peers: (?P<files>[^\n]*) -->\n).*?(?P<end><!-- end of peers -->)", re.DOTALL)
@@ -62,16 +62,20 @@ def _tables(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _figures(runs: Sequence[Run], model: str) -> dict[str, dict[str, str]]:
-    """By Lamella's entry and cell."""
+    """By Lamella's entry, class after class, and cell."""
     found: dict[str, dict[str, str]] = {}
-    for run in runs:
-        for line in run.results.lines:
-            if line.model == model and line.engine == LAMELLA:
-                row = found.setdefault(line.entry, {})
-                for cell in CELLS.values():
-                    rates = run.results.rates(line, cell)
-                    if rates and cell.name not in row:
-                        row[cell.name] = _figure(statistics.median(rates)) + _beside(run.results, line, cell)
+    ours = [
+        (run.results, line)
+        for run in runs
+        for line in run.results.lines
+        if line.model == model and line.engine == LAMELLA
+    ]
+    for results, line in sorted(ours, key=lambda each: list(CLASSES).index(each[1].bits)):
+        row = found.setdefault(line.entry, {})
+        for cell in CELLS.values():
+            rates = results.rates(line, cell)
+            if rates and cell.name not in row:
+                row[cell.name] = _figure(statistics.median(rates)) + _beside(results, line, cell)
     return {entry: row for entry, row in found.items() if row}
 
 
@@ -86,7 +90,6 @@ def _beside(results: Results, ours: Line, cell: Cell) -> str:
 
 def _sources(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
-        about = run.results.about
         models = ", ".join(dict.fromkeys(line.model for line in run.results.lines))
-        place = f"{about['date']}, commit {about['commit']}, {about['processor']}, {about['threads']} threads"
-        yield f"- [{models}]({run.page}): {place}. {machine(run.results)}"
+        bits = ", ".join(dict.fromkeys(line.bits for line in run.results.lines))
+        yield f"- [{models}, {bits} bits]({run.page}): {place(run.results.about)}. {machine(run.results)}"

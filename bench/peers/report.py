@@ -36,8 +36,12 @@ def _head(results: Results) -> Iterator[str]:
 
 def origin(about: Mapping[str, Any]) -> str:
     """When, where and by which command (`output.origin_of`)."""
-    place = f"{about['date']}, commit {about['commit']}, {about['processor']}, {about['threads']} threads"
-    return f"{place}. `{about['command']}`"
+    return f"{place(about)}. `{about['command']}`"
+
+
+def place(about: Mapping[str, Any]) -> str:
+    """When and where."""
+    return f"{about['date']}, commit {about['commit']}, {about['processor']}, {about['threads']} threads"
 
 
 def machine(results: Results) -> str:
@@ -95,12 +99,14 @@ def _comparison(results: Results, ours: Line, cells: Sequence[Cell], columns: in
 
     def roof(cell: Cell) -> str:
         share, best = results.share_of_roof(ours, cell), results.best_peer(ours, cell)
-        beside = "" if share is None or best is None else f", at {best[1] / share:.2f}x {best[0].engine}"
-        return "" if share is None else f"{share:.2f}{beside}"
+        beside = None if best is None else results.roof_beside(ours, best[0], cell)
+        at = "" if best is None or beside is None else f", at {beside:.2f}x {best[0].engine}"
+        return "" if share is None else f"{share:.2f}{at}"
 
     yield row(f"{ours.entry} / best peer", ratio)
-    yield row(f"{ours.entry}, share", lambda cell: _share(results, ours, cell))
-    yield row(f"{ours.entry}, share of its roof", roof)
+    yield row(f"{ours.entry}, share of reads or peak", lambda cell: _share(results, ours, cell))
+    if any(roof(cell) for cell in cells):
+        yield row(f"{ours.entry}, share of its roof", roof)
 
 
 def _share(results: Results, ours: Line, cell: Cell) -> str:

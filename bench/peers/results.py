@@ -157,20 +157,38 @@ class Results:
         """The least time of a cell's steps over the time that they took; the median.
 
         An op takes at least as long as its weights and KV cache at the read bandwidth around the measurement, and as
-        its operations at the peak of its own arithmetic; a step takes its ops one after the other.
+        its operations at the peak of its own arithmetic; a step takes its ops one after the other. The int8 peak is
+        that of 8-bit weights, which sets without VNNI exceed with 4-bit codes.
         """
-        if cell.name not in ours.work:
-            return None
-        steps = _steps(ours, cell)
-        least = [self.least_s(ours, cell, s.read_bytes_s) if s.read_bytes_s else None for s in self.of(ours, cell)]
-        pairs = zip(least, self.of(ours, cell), strict=True)
-        found = [steps * least_s / sample.seconds for least_s, sample in pairs if least_s is not None]
+        found = [
+            least_s / sample.seconds
+            for sample in self.of(ours, cell)
+            if (least_s := self._least_of_cell_s(ours, cell, sample)) is not None
+        ]
         return statistics.median(found) if found else None
 
-    def least_s(self, ours: Line, cell: Cell, read_bytes_s: float, tokens: float = 1.0) -> float | None:
-        """The least time of a step, see `share_of_roof`; `tokens`: of so many times the cell's tokens.
+    def roof_beside(self, ours: Line, peer: Line, cell: Cell) -> float | None:
+        """How many times as fast as `peer` that least time would be; the median over the rounds that `ratio` takes."""
+        theirs = {sample.round: sample for sample in self.of(peer, cell)}
+        found = [
+            theirs[own.round].seconds / least_s
+            for own in self.of(ours, cell)
+            if own.round in theirs and own.compares_with(theirs[own.round])
+            if (least_s := self._least_of_cell_s(ours, cell, own)) is not None
+        ]
+        return statistics.median(found) if found else None
 
-        None where a peak was not measured, or the run was one that did not say its ops.
+    def _least_of_cell_s(self, ours: Line, cell: Cell, sample: Sample) -> float | None:
+        if sample.read_bytes_s is None or cell.name not in ours.work:
+            return None
+        step_s = self.least_s(ours, cell, sample.read_bytes_s)
+        return None if step_s is None else _steps(ours, cell) * step_s
+
+    def least_s(self, ours: Line, cell: Cell, read_bytes_s: float, tokens: float = 1.0) -> float | None:
+        """The least time of a step, see `share_of_roof`.
+
+        `tokens`: with so many times the cell's operations, and the cell's bytes: of a batch whose KV cache is nothing
+        beside the weights. None where a peak was not measured, or the file is from before ops were written.
         """
         ops = ours.work[cell.name].get("ops", ())
         peaks = [self.peaks.get(op["arithmetic"]) for op in ops]

@@ -9,8 +9,8 @@ namespace lamella {
 /// activations and the KV cache. FLOPs count a multiply and an add as two.
 struct Cost {
   std::int64_t bytes_read = 0;
-  std::int64_t bytes_streamed =
-      0;  // of bytes_read: weights and KV cache, which no cache of a processor keeps for the next step
+  /// Of bytes_read, weights and the KV cache: what a model larger than the processor's caches reads from memory.
+  std::int64_t bytes_streamed = 0;
   std::int64_t bytes_written = 0;
   std::int64_t flops = 0;
 

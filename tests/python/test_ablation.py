@@ -146,5 +146,6 @@ def test_a_shape_without_files_decodes(options: dict[str, Any], tmp_path: Path) 
     assert core.config.deep_fusion == options.get("deep_fusion", True)
     work = worker.answer({"work": cell})["work"]
     assert work["bytes"] > 2 * 64 * 300 and work["flops"] > 3 * 2 * 64 * 300
-    assert {"int8", "bf16"} <= {op["arithmetic"] for op in work["ops"]}
+    kinds = {op["arithmetic"] for op in work["ops"]}
+    assert "int8" in kinds and len(kinds) > 1  # the head's inputs stay bf16: pairs, or fp32 where there are none
     assert [sum(op[each] for op in work["ops"]) for each in ("bytes", "flops")] == [work["bytes"], work["flops"]]

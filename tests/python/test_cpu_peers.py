@@ -212,13 +212,18 @@ def test_a_roof_is_every_ops_own() -> None:
     steps = MODELS["llama-3.2-1b"].steps
     bytes_bound, flops_bound = work_of(5e8, 5e9, "int8"), work_of(5e8, 5e9, "bf16")
     work = {"bytes": 10**9, "flops": 10**10, "ops": [*bytes_bound["ops"], *flops_bound["ops"]]}
-    ours = line("ours", LAMELLA, arithmetic="int8", work={"b1": work, "b8": {"bytes": 1, "flops": 1}})
-    found = results([ours], [sample("ours", 0, steps * 0.04)], int8=2e12, bf16=2.5e11)
+    ours = line("ours", LAMELLA, arithmetic="int8", work={"b1": work, "b8": {"bytes": 1, "flops": 1}, "p128": work})
+    peer = line("peer", "llama.cpp")
+    samples = [sample("ours", 0, steps * 0.04), sample("ours", 0, 1.0, "b8"), sample("ours", 0, 0.06, "p128")]
+    samples += [sample("peer", 0, steps * 0.12), sample("ours", 1, steps * 0.05), sample("ours", 2, steps * 0.04)]
+    found = results([ours, peer], samples, int8=2e12, bf16=2.5e11)
     assert found.least_s(ours, CELLS["b1"], 5e10) == pytest.approx(0.01 + 0.02)  # of 50 GB/s, of 250 GFLOP/s
     assert found.least_s(ours, CELLS["b1"], 5e10, tokens=8) == pytest.approx(0.02 + 0.16)
     assert found.share_of_roof(ours, CELLS["b1"]) == pytest.approx(0.75)
+    assert found.roof_beside(ours, peer, CELLS["b1"]) == pytest.approx(4.0)  # of the one round where both were
+    assert found.share_of_roof(ours, CELLS["p128"]) == pytest.approx(0.5)  # one step
     assert found.share_of_roof(ours, CELLS["b32"]) is None
-    assert found.share_of_roof(ours, CELLS["b8"]) is None  # nothing measured
+    assert found.share_of_roof(ours, CELLS["b8"]) is None
     assert found.least_s(ours, CELLS["b8"], 5e10) is None  # a file from before ops were written
     assert results([ours], found.samples, int8=2e12).share_of_roof(ours, CELLS["b1"]) is None  # a peak is missing
 
@@ -245,7 +250,7 @@ def test_the_page_shows_rates_ratios_and_what_is_missing() -> None:
     assert rows["**lamella int8**"] == ["40.0 (40.0-40.0)", "2.0", "1.5"]
     assert rows["llama.cpp Q8_0"] == ["20.0 (20.0-20.0)", "2.0", "1.5"]
     assert rows["lamella int8 / best peer"][0] == "2.00x llama.cpp"
-    assert rows["lamella int8, share"][0] == "0.80 of reads"
+    assert rows["lamella int8, share of reads or peak"][0] == "0.80 of reads"
     assert rows["lamella int8, share of its roof"][0] == "0.80, at 2.50x llama.cpp"
     assert "- a note" in page and "x.png" in page and "6 of 6 measurements" in page
 
@@ -262,7 +267,7 @@ def test_a_readme_shows_the_figures_of_the_files_that_it_names(tmp_path: Path) -
     page = renewed(text, tmp_path)
     assert page.startswith("before\n<!-- peers: a.json b.json -->\n| llama-3.2-1b, tokens/s | batch 1 | prompt 128 |\n")
     assert page.endswith("<!-- end of peers -->\nafter\n")
-    assert "old" not in page and "[llama-3.2-1b](b.md): 2026-11-22, commit abc, p, 2 threads. " in page
+    assert "old" not in page and "[llama-3.2-1b, 8 bits](b.md): 2026-11-22, commit abc, p, 2 threads. " in page
     assert "| int8 | 40.0 (2.00x llama.cpp) | 256 |" in page  # batch 1 of the first file
     assert renewed(page, tmp_path) == page
     with pytest.raises(ValueError, match="no place"):

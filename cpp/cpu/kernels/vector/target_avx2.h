@@ -15,7 +15,8 @@ using F64 = double __attribute__((vector_size(32)));
 constexpr RegisterTiles plain_tiles = {{8, 1}, {2, 5}};
 // Making a number of a code takes five operations: eight tokens share them.
 constexpr RegisterTiles decoded_tiles = {{4, 1}, {1, 8}};
-// Four tokens would leave one sum of eight no register: 16, 32 and 128 tokens take 8 to 10 % less with three (Zen 4, int8).
+// With four tokens one of the eight sums has no register. With three, 16 and more tokens take 8 to 10 % less, 6 and 8 as
+// long as with four, 4 tokens 10 % more (Zen 4, int8; linear-kernels-zen4-2026-11.md).
 constexpr RegisterTiles dots_tiles = {{4, 1}, {2, 3}};
 constexpr RegisterTiles grouped_dots_tiles = {{4, 1}, {2, 2}};
 constexpr RegisterTiles grouped_halves_tiles = grouped_dots_tiles;
