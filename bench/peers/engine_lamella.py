@@ -7,7 +7,7 @@ from typing import Any
 
 import lamella
 from lamella import _core
-from lamella.cli.bench import Workload, generate_once
+from lamella.cli.bench import Workload, generate_once, priced_rows
 from lamella.shapes import spec_for_shape
 
 from .engine import Ids, Job, Timing
@@ -36,17 +36,7 @@ class Engine:
     def work(self, batch: int, new_tokens: int, context: int) -> dict[str, Any]:
         """Bytes of weights and KV cache that a step reads, its FLOPs, and both by the ops that have the same of each:
         `batch` sequences with `new_tokens` each that end with `context` tokens in the cache."""
-        core = self._engine.core
-        config, shape = core.config, _core.StepShape.uniform(batch, new_tokens, context)
-        rows = _core.explain_plan(
-            core.spec,
-            config.dtype,
-            config.weight_formats,
-            config.deep_fusion,
-            shape,
-            _core.Roofline(),
-            config.kv_cache_dtype,
-        )
+        rows = priced_rows(self._engine, _core.StepShape.uniform(batch, new_tokens, context))
         alike = Counter((row.bytes_streamed, row.flops, row.arithmetic) for row in rows)
         return {
             "bytes": sum(row.bytes_streamed for row in rows),

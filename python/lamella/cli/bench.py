@@ -213,9 +213,14 @@ def _figures(
 
 
 def _prompt_flops(engine: Engine, load: Workload) -> int:
-    config = engine.core.config
     shape = _core.StepShape.uniform(load.batch_size, load.prompt_tokens, load.prompt_tokens)
-    rows = _core.explain_plan(
+    return sum(row.flops for row in priced_rows(engine, shape))
+
+
+def priced_rows(engine: Engine, shape: _core.StepShape) -> list[_core.ExplainRow]:
+    """The ops of a step of the engine's, with what they move and compute, and nothing measured."""
+    config = engine.core.config
+    return _core.explain_plan(
         engine.core.spec,
         config.dtype,
         config.weight_formats,
@@ -224,7 +229,6 @@ def _prompt_flops(engine: Engine, load: Workload) -> int:
         _core.Roofline(),
         config.kv_cache_dtype,
     )
-    return sum(row.flops for row in rows)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
