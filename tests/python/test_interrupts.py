@@ -76,13 +76,15 @@ def test_G_an_interrupt_comes_out_of_a_step_that_takes_long() -> None:
     spec.layers = list(spec.layers) * 4
     with lamella.Engine.random(spec, dtype="float32", max_num_batched_tokens=4096, threads=1) as engine:
 
-        def took() -> float:
+        def took(length: int) -> float:
             started = time.monotonic()
-            engine.score([7] * 500)
+            engine.score([7] * length)
             return time.monotonic() - started
 
-        a_token = min(took() for _ in range(3)) / 500  # the first touches new pages
-        length = min(4000, max(500, int(3.0 / a_token)))
+        # A prompt twice as long takes two to four times as long: with sanitizers attention is most of it.
+        length = 500
+        while length < 4000 and took(length) < 1.0:
+            length *= 2
         prompts = [[7 + i] * length for i in range(6)]
         for call in (
             lambda: engine.generate(prompts, max_tokens=1),
