@@ -4,7 +4,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
+#include <ctime>
 
 namespace lamella {
 namespace {
@@ -19,9 +21,15 @@ void relax() noexcept {
 #endif
 }
 
-/// The system looks at `word` once more before it puts the thread to sleep. It may also return for no reason.
-void sleep_while(const std::atomic<std::uint32_t>& word, std::uint32_t value) noexcept {
-  static_cast<void>(syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0));
+/// The system looks at `word` once more before it puts the thread to sleep. It may also return for no reason; with `most`,
+/// after that time.
+void sleep_while(const std::atomic<std::uint32_t>& word, std::uint32_t value, const timespec* most) noexcept {
+  static_cast<void>(syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, most, nullptr, 0));
+}
+
+timespec timespec_of(std::chrono::nanoseconds time) noexcept {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(time);
+  return {.tv_sec = static_cast<time_t>(seconds.count()), .tv_nsec = static_cast<long>((time - seconds).count())};
 }
 
 void wake_all(const std::atomic<std::uint32_t>& word) noexcept {
@@ -40,25 +48,45 @@ void Epoch::advance() noexcept {
 }
 
 void Epoch::wait_beyond(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds length) noexcept {
+  if (!poll_beyond(seen, patience, length)) sleep_beyond(seen, std::nullopt);
+}
+
+bool Epoch::wait_beyond_for(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds limit) noexcept {
+  return poll_beyond(seen, patience, std::min(limit, Patience::length)) || sleep_beyond(seen, Clock::now() + limit);
+}
+
+bool Epoch::poll_beyond(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds length) noexcept {
   constexpr int polls = 16;  // between looks at the clock, each of which takes as long as two or three polls
-  if (!patience.polls()) return sleep_beyond(seen);
+  if (!patience.polls()) return false;
   Clock::time_point end{};
   do {
     for (int i = 0; i < polls; ++i) {
-      if (count() != seen) return patience.was_rewarded();
+      if (count() != seen) {
+        patience.was_rewarded();
+        return true;
+      }
       relax();
     }
     if (end == Clock::time_point{}) end = Clock::now() + length;
   } while (Clock::now() < end);
   patience.was_wasted();
-  sleep_beyond(seen);
+  return false;
 }
 
-void Epoch::sleep_beyond(std::uint32_t seen) noexcept {
-  if (count() != seen) return;
+bool Epoch::sleep_beyond(std::uint32_t seen, std::optional<Clock::time_point> end) noexcept {
+  if (count() != seen) return true;
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  while (count_.load(std::memory_order_seq_cst) == seen) sleep_while(count_, seen);
+  while (count_.load(std::memory_order_seq_cst) == seen) {
+    timespec most{};
+    if (end) {
+      const auto left = *end - Clock::now();
+      if (left <= std::chrono::nanoseconds(0)) break;
+      most = timespec_of(left);
+    }
+    sleep_while(count_, seen, end ? &most : nullptr);
+  }
   sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  return count() != seen;
 }
 
 }  // namespace lamella

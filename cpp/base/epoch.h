@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 
 namespace lamella {
 
@@ -50,9 +51,14 @@ class alignas(64) Epoch {
   void advance() noexcept;
   /// Returns once the count is another than `seen`. Polls for so long before it sleeps.
   void wait_beyond(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds length = Patience::length) noexcept;
+  /// The same, but returns false where the count has not changed within `limit`.
+  [[nodiscard]] bool wait_beyond_for(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds limit) noexcept;
 
  private:
-  void sleep_beyond(std::uint32_t seen) noexcept;
+  /// Whether polling saw another count than `seen`.
+  [[nodiscard]] bool poll_beyond(std::uint32_t seen, Patience& patience, std::chrono::nanoseconds length) noexcept;
+  /// With no end, until the count changes. Returns whether it did.
+  bool sleep_beyond(std::uint32_t seen, std::optional<std::chrono::steady_clock::time_point> end) noexcept;
 
   std::atomic<std::uint32_t> count_{0};
   std::atomic<std::uint32_t> sleepers_{0};

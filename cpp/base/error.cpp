@@ -20,6 +20,7 @@ std::string_view to_string(ErrorCode code) noexcept {
     case ErrorCode::numeric: return "NUMERIC";
     case ErrorCode::engine_dead: return "ENGINE_DEAD";
     case ErrorCode::chat_template: return "CHAT_TEMPLATE";
+    case ErrorCode::rank_failed: return "RANK_FAILED";
   }
   return "INTERNAL";
 }

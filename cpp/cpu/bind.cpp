@@ -39,7 +39,8 @@ class Binder {
       named.push_back(weight.format);
       formats += (formats.empty() ? "" : "; ") + to_string(weight.format);
     }
-    return concat(op_.kind == OpKind::rope_table ? "common" : kernels_.name, "/", to_string(op_.kind),
+    const bool common = op_.kind == OpKind::rope_table || op_.kind == OpKind::best_of_ranks || is_collective(op_.kind);
+    return concat(common ? "common" : kernels_.name, "/", to_string(op_.kind),
                   formats.empty() ? "" : concat(" (", formats, ")"));
   }
 
@@ -84,8 +85,13 @@ class Binder {
                                                     .tokens = 0,
                                                     .width = out_width()});
       case OpKind::residual:
-        return with(kernels_.residual,
-                    ResidualArgs{.a = in(0), .b = in(1), .y = out(0), .tokens = 0, .width = out_width()});
+        return with(kernels_.residual, ResidualArgs{.a = in(0),
+                                                    .b = in(1),
+                                                    .y = out(0),
+                                                    .tokens = 0,
+                                                    .width = out_width(),
+                                                    .a_f32 = plan_.buffer(op_.inputs.at(0)).type == DataType::f32,
+                                                    .f32 = is_f32(0)});
       case OpKind::gather_rows:
         return with(
             kernels_.gather_rows,
@@ -98,9 +104,23 @@ class Binder {
                                                      .sequence_count = 0,
                                                      .width = out_width()});
       case OpKind::best_token:
-        return with(kernels_.best_token,
-                    BestTokenArgs{
-                        .logits = floats(0), .y = reinterpret_cast<float*>(out(0)), .tokens = 0, .width = in_width()});
+        return with(kernels_.best_token, BestTokenArgs{.logits = floats(0),
+                                                       .y = reinterpret_cast<float*>(out(0)),
+                                                       .tokens = 0,
+                                                       .width = in_width(),
+                                                       .first_token = a_.first_token});
+      case OpKind::all_reduce:
+        return with(&all_reduce, AllReduceArgs{.ranks = ranks(),
+                                               .x = in(0),
+                                               .y = out(0),
+                                               .type = plan_.buffer(op_.outputs.at(0)).type,
+                                               .tokens = 0,
+                                               .width = out_width()});
+      case OpKind::all_gather: return all_gather();
+      case OpKind::best_of_ranks:
+        return with(&best_of_ranks,
+                    BestOfRanksArgs{
+                        .x = floats(0), .y = reinterpret_cast<float*>(out(0)), .tokens = 0, .ranks = in_width() / 2});
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::norm_mlp_up: return norm_mlp_up();
       case OpKind::output_residual:
@@ -110,13 +130,15 @@ class Binder {
                                                                  .y = out(0),
                                                                  .tokens = 0,
                                                                  .sbi_gemm = sbi_gemm_});
+      case OpKind::bias_residual: return bias_residual();
       case OpKind::greedy_head:
         return with(kernels_.greedy_head,
                     GreedyHeadArgs{.x = in(0),
                                    .head = {.weight = places_.matrix(plan_.matrix(op_).id), .bias = only_vector()},
                                    .y = reinterpret_cast<float*>(out(0)),
                                    .tokens = 0,
-                                   .sbi_gemm = sbi_gemm_});
+                                   .sbi_gemm = sbi_gemm_,
+                                   .first_token = a_.first_token});
     }
     throw Error(ErrorCode::internal, concat("no CPU binding for ", to_string(op_.kind)));
   }
@@ -138,7 +160,26 @@ class Binder {
                                           .y = out(0),
                                           .tokens = 0,
                                           .width = out_width(),
-                                          .position_offset = a_.position_offset});
+                                          .position_offset = a_.position_offset,
+                                          .first_token = a_.first_token});
+  }
+  comm::Communicator* ranks() const {
+    check(places_.tensor != nullptr, "no ranks to meet in ", to_string(op_.kind));
+    return places_.tensor;
+  }
+  AnyCall all_gather() const {
+    const DataType type = plan_.buffer(op_.outputs.at(0)).type;
+    AllGatherArgs args{.ranks = ranks(), .x = in(0), .y = out(0), .widths = {}, .tokens = 0};
+    for (const std::int64_t part : a_.parts) args.widths.push_back(static_cast<std::size_t>(part) * size_of(type));
+    return with(&cpu::all_gather, std::move(args));
+  }
+  AnyCall bias_residual() const {
+    BiasResidualArgs args{
+        .x = floats(0), .biases = {}, .residual = in(1), .y = out(0), .tokens = 0, .width = out_width()};
+    check(op_.weights.size() <= std::size(args.biases), "bias_residual of ", op_.weights.size(), " biases");
+    for (std::size_t i = 0; i < op_.weights.size(); ++i)
+      args.biases[i] = places_.vector(plan_.weight(op_.weights[i]).id);
+    return with(kernels_.bias_residual, args);
   }
   AnyCall norm() const {
     const Slot slot = plan_.weight(op_.weights.front()).id.slot;

@@ -6,6 +6,7 @@
 #include <string>
 #include <variant>
 
+#include "cpu/collectives.h"
 #include "cpu/kernels/contracts.h"
 #include "plan/plan.h"
 #include "plan/symbol.h"
@@ -20,12 +21,14 @@ struct KernelCall {
   Arguments arguments;
 };
 
-using AnyCall = std::variant<KernelCall<NormArgs>, KernelCall<EmbedArgs>, KernelCall<LinearArgs>,
-                             KernelCall<AddBiasArgs>, KernelCall<RopeTableArgs>, KernelCall<RopeArgs>,
-                             KernelCall<KvWriteArgs>, KernelCall<HeadsLayoutArgs>, KernelCall<AttentionArgs>,
-                             KernelCall<ActivateArgs>, KernelCall<ResidualArgs>, KernelCall<GatherRowsArgs>,
-                             KernelCall<MeanPoolArgs>, KernelCall<BestTokenArgs>, KernelCall<NormQkvArgs>,
-                             KernelCall<NormMlpUpArgs>, KernelCall<OutputResidualArgs>, KernelCall<GreedyHeadArgs>>;
+using AnyCall =
+    std::variant<KernelCall<NormArgs>, KernelCall<EmbedArgs>, KernelCall<LinearArgs>, KernelCall<AddBiasArgs>,
+                 KernelCall<RopeTableArgs>, KernelCall<RopeArgs>, KernelCall<KvWriteArgs>, KernelCall<HeadsLayoutArgs>,
+                 KernelCall<AttentionArgs>, KernelCall<ActivateArgs>, KernelCall<ResidualArgs>,
+                 KernelCall<GatherRowsArgs>, KernelCall<MeanPoolArgs>, KernelCall<BestTokenArgs>,
+                 KernelCall<NormQkvArgs>, KernelCall<NormMlpUpArgs>, KernelCall<OutputResidualArgs>,
+                 KernelCall<BiasResidualArgs>, KernelCall<GreedyHeadArgs>, KernelCall<AllReduceArgs>,
+                 KernelCall<AllGatherArgs>, KernelCall<BestOfRanksArgs>>;
 
 /// An op ready to run.
 struct BoundOp {
@@ -58,6 +61,7 @@ struct Places {
   std::function<std::byte*(BufferId)> buffer;
   std::function<PackedMatrix(const WeightId&)> matrix;
   std::function<const float*(const WeightId&)> vector;
+  comm::Communicator* tensor = nullptr;  // of the ranks that share every layer
 };
 
 /// What the kernel for `op` from `kernels` multiplies, most of all.

@@ -63,7 +63,8 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, co
       shared_size_(rounded_shared(plan_, team.size())),
       scratch_each_(rounded_scratch(plan_, team.size())),
       scratch_(shared_ + shared_size_),
-      shares_(std::make_unique<WorkShare[]>(static_cast<std::size_t>(team.size()))) {
+      shares_(std::make_unique<WorkShare[]>(static_cast<std::size_t>(team.size()))),
+      tensor_(memory.tensor) {
   const std::size_t needed = workspace_bytes(plan_, team.size());
   check(memory.workspace.size() >= needed, "a workspace of ", memory.workspace.size(), " bytes for a plan of ", needed);
   check(kernels.table.dtype == dtype_of(plan_), kernels.table.name, " kernels for ", to_string(kernels.table.dtype),
@@ -77,6 +78,7 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, co
           },
       .matrix = [&](const WeightId& id) { return memory.weights.matrix(id); },
       .vector = [&](const WeightId& id) { return memory.weights.vector(id); },
+      .tensor = memory.tensor,
   };
   ops_.reserve(plan_.ops.size());
   for (const Op& op : plan_.ops) ops_.push_back(bind(plan_, op, kernels, places));
@@ -110,7 +112,8 @@ void CpuExecutor::execute(int workers, std::vector<double>* seconds) {
                   .scratch = {scratch_ + scratch_each_ * static_cast<std::size_t>(index), scratch_each_},
                   .shared = {shared_, shared_size_},
                   .shares = shares};
-    // Kernels throw only when memory runs out; a member that failed still meets the others at every barrier.
+    // Kernels throw only when memory runs out or a rank fails; a member that failed still meets the others at every
+    // barrier, and the other ranks are told.
     std::exception_ptr failure;
     double start = seconds != nullptr && index == 0 ? now_seconds() : 0.0;
     for (std::size_t i = 0; i < ops_.size(); ++i) {
@@ -119,8 +122,9 @@ void CpuExecutor::execute(int workers, std::vector<double>* seconds) {
         ++worker.round;
         try {
           ops_[i].run(worker);
-        } catch (...) {
+        } catch (const std::exception& error) {
           if (!failure) failure = std::current_exception();
+          if (tensor_ != nullptr) tensor_->fail(error.what());
         }
         team_.barrier();
       }

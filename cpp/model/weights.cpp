@@ -99,6 +99,12 @@ std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec) {
   return std::move(out).take();
 }
 
+bool can_cut_inputs(const WeightFormat& format, std::int64_t inputs, const ShardRange& run) noexcept {
+  if (run.begin == 0 && run.end == inputs) return true;
+  if (format.input == LinearInput::int8_rotated) return false;
+  return format.group == 0 || (run.begin % format.group == 0 && (run.end % format.group == 0 || run.end == inputs));
+}
+
 void validate(const WeightDeclaration& weight, const WeightFormat& format) {
   validate(format);
   check(!is_vector(weight.id.slot) || format == formats::f32, "the vector ", to_string(weight.id), " as ",

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "lamella/weight_format.h"
 #include "model/model_spec.h"
+#include "model/shard.h"
 
 namespace lamella {
 
@@ -84,6 +86,20 @@ struct WeightId {
   bool operator==(const WeightId&) const = default;
 };
 
+/// What one rank holds of a weight that is cut across several: `outputs` of a matrix, or elements of a vector, which may be
+/// several runs and name some twice, and of a matrix the `inputs`.
+struct WeightPart {
+  std::vector<ShardRange> outputs;
+  ShardRange inputs;
+  std::int64_t whole_outputs = 0, whole_inputs = 0;
+
+  bool operator==(const WeightPart&) const = default;
+};
+
+/// Whether a run of inputs can be cut out of a row of so many in that format: whole groups, and no rotated inputs, each of
+/// which is mixed with others of the whole row.
+[[nodiscard]] bool can_cut_inputs(const WeightFormat& format, std::int64_t inputs, const ShardRange& run) noexcept;
+
 struct WeightDeclaration {
   WeightId id;
   std::int64_t rows = 0;  // outputs; 1 for vectors
@@ -91,6 +107,7 @@ struct WeightDeclaration {
   Segment segment = Segment::embedding;
   WeightFormat format = formats::f32;  // of a matrix; vectors are fp32 always
   bool makes_logits = false;  // the head, or the token embedding that it is tied to
+  std::optional<WeightPart> part = {};  // none: the whole weight
 };
 
 /// Every weight that `spec` needs, in execution order, each exactly once. A tied head declares no weight of its own.

@@ -25,18 +25,28 @@ enum class OpKind : std::uint8_t {
   merge_heads,   // x [heads, T, head_dim] -> [T, Q]
   activate,      // x -> act(x)
   activate_gated,  // gate, up -> act(gate) * up
-  residual,      // a, b -> a + b
+  residual,      // a, b -> a + b; a may be float32 where b is not
   gather_rows,   // x [T, H], row_indices -> [R, H]
   mean_pool,     // x [T, H], step tables -> [S, H] float32
   best_token,    // logits [R, V] float32 -> [R, 2] float32: the best logit and, in the bits of a float, its token
+  // What ranks do together (the paper's IV-A); all call it in the same order
+  all_reduce,    // x -> the sum of all ranks' x
+  all_gather,    // x [n, parts[rank]] -> [n, sum of parts]: all ranks' columns side by side
+  best_of_ranks,  // [R, 2 * ranks], best_token of each rank -> [R, 2], the best of all
   // Deep-Fusion's regions (the paper's III-D, and the head): each replaces a run of the ops above
   norm_qkv,          // x [T, H], angles?, step tables -> q [T, Q], (kv state)
   layout_attention,  // q [T, Q], step tables, kv state -> [T, Q]
   norm_mlp_up,       // x [T, H] -> [T, I]
   output_residual,   // x [T, in], residual [T, H] -> [T, H]
+  bias_residual,     // x float32, residual -> x + biases + residual: what an all_reduce leaves of output_residual
   greedy_head,       // x [R, H] -> [R, 2] float32, as best_token
 };
 [[nodiscard]] std::string_view to_string(OpKind kind) noexcept;
+
+/// Whether ranks meet in it.
+[[nodiscard]] constexpr bool is_collective(OpKind kind) noexcept {
+  return kind == OpKind::all_reduce || kind == OpKind::all_gather;
+}
 
 /// The Deep-Fusion region that an op belongs to; `none` is never fused.
 enum class Region : std::uint8_t { none, qkv, attention, mlp_up, output, head };
@@ -57,6 +67,9 @@ struct OpAttributes {
   bool causal = true;
   std::int32_t window = 0;  // tokens that a token sees, itself included; 0: all before it
   std::int32_t position_offset = 0;
+  std::int32_t first_token = 0;  // embed, best_token: the token of the first row of a part of the vocabulary
+  std::vector<std::int64_t> parts;  // all_gather: the columns of each rank; parts[rank] are this one's
+  std::int32_t rank = 0;
 };
 
 /// One operation of a plan: what, on which buffers, with which weights, and where in the model it stands.

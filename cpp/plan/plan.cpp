@@ -66,10 +66,14 @@ std::string_view to_string(OpKind kind) noexcept {
     case OpKind::gather_rows: return "gather_rows";
     case OpKind::mean_pool: return "mean_pool";
     case OpKind::best_token: return "best_token";
+    case OpKind::all_reduce: return "all_reduce";
+    case OpKind::all_gather: return "all_gather";
+    case OpKind::best_of_ranks: return "best_of_ranks";
     case OpKind::norm_qkv: return "norm_qkv";
     case OpKind::layout_attention: return "layout_attention";
     case OpKind::norm_mlp_up: return "norm_mlp_up";
     case OpKind::output_residual: return "output_residual";
+    case OpKind::bias_residual: return "bias_residual";
     case OpKind::greedy_head: return "greedy_head";
   }
   return "?";

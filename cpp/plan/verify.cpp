@@ -1,6 +1,7 @@
 #include "plan/verify.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "base/check.h"
@@ -38,7 +39,7 @@ class OpVerifier {
         return arity(1, 1), shape(in(0), head_major()), rows_of(out(0), query_width()), alike(in(0), out(0));
       case OpKind::activate: return arity(1, 1), same(in(0), out(0)), numbers_or_f32(out(0));
       case OpKind::activate_gated: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0)), numbers_or_f32(out(0));
-      case OpKind::residual: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0)), numbers(out(0));
+      case OpKind::residual: return arity(2, 1), sum();
       case OpKind::gather_rows:
         return arity(2, 1), shape(in(1), {sized(Symbol::rows)}),
                shape(out(0), {sized(Symbol::rows), in(0).shape.back()}), numbers(in(0)), type(in(1), DataType::i32),
@@ -50,6 +51,12 @@ class OpVerifier {
       case OpKind::best_token:
         return arity(1, 1), type(in(0), DataType::f32), shape(in(0), {sized(Symbol::rows), in(0).shape.back()}),
                best(out(0));
+      case OpKind::all_reduce: return arity(1, 1), same(in(0), out(0)), numbers_or_f32(out(0));
+      case OpKind::all_gather: return arity(1, 1), gathered(), numbers_or_f32(out(0));
+      case OpKind::best_of_ranks:
+        return arity(1, 1), type(in(0), DataType::f32), best(out(0)),
+               shape(in(0), {sized(Symbol::rows), in(0).shape.back()}),
+               expect(width(in(0)) % 2 == 0, "wants pairs in ", in(0).name);
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::layout_attention:
         return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), numbers(out(0)),
@@ -58,6 +65,8 @@ class OpVerifier {
       case OpKind::output_residual:
         return arity(2, 1), projection(in(0), out(0)), same(in(1), out(0)), numbers(in(0)), numbers(out(0)),
                vectors(width(out(0)));
+      case OpKind::bias_residual:
+        return arity(2, 1), type(in(0), DataType::f32), sum(), numbers(out(0)), vectors(width(out(0)));
       case OpKind::greedy_head: return arity(1, 1), greedy_head();
     }
     expect(false, "has no rule in verify");
@@ -196,6 +205,23 @@ class OpVerifier {
     if (op_.attributes.gated) matrix(Slot::mlp_gate, width(in(0)), width(out(0)));
   }
 
+  /// a + b in b's type.
+  void sum() const {
+    shape(in(0), in(1).shape);
+    same(in(1), out(0));
+    numbers_or_f32(out(0));
+    if (in(0).type != DataType::f32) alike(in(0), in(1));
+  }
+  void gathered() const {
+    const std::vector<std::int64_t>& parts = op_.attributes.parts;
+    const auto rank = static_cast<std::size_t>(op_.attributes.rank);
+    expect(rank < parts.size(), "is of rank ", rank, " of ", parts.size());
+    expect(in(0).shape.size() == 2 && out(0).shape.size() == 2 && in(0).shape[0] == out(0).shape[0], "wants rows of ",
+           in(0).name, " and ", out(0).name);
+    alike(in(0), out(0));
+    expect(width(in(0)) == parts[rank] && width(out(0)) == std::accumulate(parts.begin(), parts.end(), std::int64_t{0}),
+           "gathers ", shape_text(in(0)), " into ", shape_text(out(0)));
+  }
   void best(const Buffer& buffer) const {
     type(buffer, DataType::f32);
     shape(buffer, {sized(Symbol::rows), fixed(2)});
@@ -285,6 +311,31 @@ void verify(const Plan& plan) {
   verify_flow(plan);
   verify_order(plan);
   for (std::size_t number = 0; number < plan.ops.size(); ++number) OpVerifier(plan, number)();
+}
+
+void verify_together(std::span<const Plan> ranks) {
+  const auto collectives = [](const Plan& plan) {
+    std::vector<const Op*> found;
+    for (const Op& op : plan.ops)
+      if (is_collective(op.kind)) found.push_back(&op);
+    return found;
+  };
+  const std::vector<const Op*> first = collectives(ranks.front());
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    const std::vector<const Op*> own = collectives(ranks[rank]);
+    check(own.size() == first.size(), "rank ", rank, " has ", own.size(), " collectives, rank 0 ", first.size());
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      const Op &a = *first[i], &b = *own[i];
+      const Buffer &x = ranks.front().buffer(a.outputs.at(0)), &y = ranks[rank].buffer(b.outputs.at(0));
+      check(a.kind == b.kind && a.layer == b.layer && x.type == y.type && x.shape == y.shape, "collective ", i,
+            " of rank ", rank, " is ", to_string(b.kind), " of layer ", b.layer, " into ", y.name, shape_text(y),
+            ", that of rank 0 ", to_string(a.kind), " of layer ", a.layer, " into ", x.name, shape_text(x));
+      if (b.kind != OpKind::all_gather) continue;
+      check(b.attributes.parts == a.attributes.parts && b.attributes.parts.size() == ranks.size() &&
+                static_cast<std::size_t>(b.attributes.rank) == rank,
+            "collective ", i, " of rank ", rank, " gathers other parts than that of rank 0");
+    }
+  }
 }
 
 }  // namespace lamella

@@ -1,6 +1,8 @@
 // The rules that every plan obeys. Runs after build_plan and after every pass, in every build.
 #pragma once
 
+#include <span>
+
 #include "plan/plan.h"
 
 namespace lamella {
@@ -15,5 +17,9 @@ namespace lamella {
 ///  - ops of one region of one layer stand side by side, and layers come in order.
 /// Errors: internal (a broken pass is our bug), naming op number, kind, layer and buffer.
 void verify(const Plan& plan);
+
+/// Checks that the plans of all ranks of a group, in order, meet in the same collectives, one after the other, of the same
+/// type and rows, and that each knows its own place in them. Errors: internal.
+void verify_together(std::span<const Plan> ranks);
 
 }  // namespace lamella

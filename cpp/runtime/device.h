@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/thread_team.h"
+#include "comm/communicator.h"
 #include "memory/kv_pool.h"
 #include "memory/resident_weights.h"
 #include "runtime/executor.h"
@@ -36,6 +37,7 @@ struct Borrowed {
   const ResidentWeights& weights;
   KvMemory& kv;
   std::span<std::byte> workspace;
+  comm::Communicator* tensor = nullptr;  // of the ranks that share every layer, where a plan meets them
 };
 
 /// What a device may leave out, to show what it is worth. No bit depends on it.

@@ -137,6 +137,7 @@ struct EmbedArgs {
   void* y;  // [tokens][width]
   std::int64_t tokens, width;
   std::int32_t position_offset;  // row = position + offset
+  std::int32_t first_token = 0;  // of the token table's first row; tokens that it does not have become zeros
 };
 
 /// y = x W^T, no bias.
@@ -156,6 +157,7 @@ struct BestTokenArgs {
   const float* logits;  // [tokens][width]
   float* y;  // [tokens][2]
   std::int64_t tokens, width;
+  std::int32_t first_token = 0;  // whose logit stands first
 };
 
 struct AddBiasArgs {
@@ -252,6 +254,8 @@ struct ResidualArgs {
   const void *a, *b;  // [tokens][width]
   void* y;  // a + b
   std::int64_t tokens, width;
+  bool a_f32 = false;  // a is float whatever T is
+  bool f32 = false;  // all are
 };
 
 struct GatherRowsArgs {
@@ -320,6 +324,15 @@ struct OutputResidualArgs {
   bool sbi_gemm = true;
 };
 
+/// What stands behind the sum over ranks of region 4's linear: y = (x + biases, one after the other) + residual.
+struct BiasResidualArgs {
+  const float* x;  // [tokens][width]
+  const float* biases[2];  // [width] or nullptr
+  const void* residual;  // [tokens][width]
+  void* y;  // [tokens][width]
+  std::int64_t tokens, width;
+};
+
 /// Region head: linear, bias, best token: y is what BestTokenArgs says of the logits x W^T + bias, which are fp32.
 struct GreedyHeadArgs {
   const void* x;  // [tokens][inputs]
@@ -328,6 +341,7 @@ struct GreedyHeadArgs {
   std::int64_t tokens;
   bool shared_inputs = false;
   bool sbi_gemm = true;
+  std::int32_t first_token = 0;  // of the matrix's first output
 };
 
 /// Whether workers should make the inputs of these matrices together: a function of shapes and formats alone.
@@ -387,6 +401,7 @@ struct KernelTable {
   void (*layout_attention)(const AttentionArgs&, const Worker&);
   void (*norm_mlp_up)(const NormMlpUpArgs&, const Worker&);
   void (*output_residual)(const OutputResidualArgs&, const Worker&);
+  void (*bias_residual)(const BiasResidualArgs&, const Worker&);
   void (*greedy_head)(const GreedyHeadArgs&, const Worker&);
   LinearWay (*linear_way)(const WeightFormat&, std::int64_t tokens, bool sbi_gemm);
   Arithmetic (*attention_arithmetic)(DataType kv);

@@ -30,6 +30,7 @@ constexpr KernelTable reference_table = {.name = "reference",
                                          .layout_attention = nullptr,
                                          .norm_mlp_up = nullptr,
                                          .output_residual = nullptr,
+                                         .bias_residual = nullptr,
                                          .greedy_head = nullptr,
                                          .linear_way = nullptr,
                                          .attention_arithmetic = nullptr};

@@ -27,6 +27,7 @@ enum class ErrorCode : std::uint8_t {
   numeric,             // NaN or infinity where a number is needed
   engine_dead,         // the engine broke and serves nothing any more; the message has the cause
   chat_template,       // the model's chat template is missing, hostile or wrong
+  rank_failed,         // a rank of a parallel job is gone, stuck or at odds with the others; the message names it
 };
 
 /// The code's stable name in upper case, as reliability.md lists it, for example "INVALID_CHECKPOINT".

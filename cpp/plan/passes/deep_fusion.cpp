@@ -41,6 +41,12 @@ constexpr std::array rules = {
          OpKind::linear,
          {OpKind::linear, OpKind::add_bias, OpKind::residual, OpKind::residual, OpKind::residual},
          {OpKind::residual, OpKind::residual}},
+    // What stands behind the sum over ranks of an output linear.
+    Rule{Region::output,
+         OpKind::bias_residual,
+         OpKind::residual,
+         {OpKind::add_bias, OpKind::residual, OpKind::residual, OpKind::residual, OpKind::residual},
+         {OpKind::residual, OpKind::residual}},
     Rule{Region::head,
          OpKind::greedy_head,
          OpKind::linear,
@@ -53,25 +59,33 @@ bool among(const Range& range, Value value) {
   return std::ranges::find(range, value) != std::ranges::end(range);
 }
 
+/// Whether the run is made of the rule's ops.
+bool fits(const Rule& rule, Run run) {
+  const auto closes = [&](const Op& op) { return among(rule.last, op.kind); };
+  return rule.region == run.front().region &&
+         std::ranges::all_of(run, [&](const Op& op) { return among(rule.allowed, op.kind); }) &&
+         std::ranges::count(run, rule.first_of_many, &Op::kind) > 0 && closes(run.back()) &&
+         std::ranges::count_if(run, closes) == 1;
+}
+
 /// The rule for this run, or nullptr where the run lacks an op of the region or holds one that its kernel cannot take
 /// in.
-const Rule* rule_for(Run run) {
-  const auto rule = std::ranges::find(rules, run.front().region, &Rule::region);
+const Rule* rule_for(Run run, const Plan& plan) {
+  const auto rule = std::ranges::find_if(rules, [&](const Rule& any) { return fits(any, run); });
   if (rule == rules.end()) return nullptr;
-  const auto closes = [&](const Op& op) { return among(rule->last, op.kind); };
-  const bool whole = std::ranges::all_of(run, [&](const Op& op) { return among(rule->allowed, op.kind); }) &&
-                     std::ranges::count(run, rule->first_of_many, &Op::kind) > 0 && closes(run.back()) &&
-                     std::ranges::count_if(run, closes) == 1;
-  return whole ? &*rule : nullptr;
+  // What ranks gathered instead of adding it up may have been rounded already.
+  if (rule->fused == OpKind::bias_residual && plan.buffer(run.front().inputs[0]).type != DataType::f32) return nullptr;
+  return &*rule;
 }
 
 /// The ops from `begin` on that share its layer and region; a residual ends the run, since a layer has two output
-/// regions.
+/// regions, and so does a collective, which stands by itself.
 Run run_at(const Plan& plan, std::size_t begin) {
   const Op& first = plan.ops[begin];
+  const auto alone = [](const Op& op) { return is_collective(op.kind); };
   std::size_t end = begin + 1;
-  while (end < plan.ops.size() && plan.ops[end - 1].kind != OpKind::residual && plan.ops[end].layer == first.layer &&
-         plan.ops[end].region == first.region)
+  while (end < plan.ops.size() && plan.ops[end - 1].kind != OpKind::residual && !alone(plan.ops[end - 1]) &&
+         !alone(plan.ops[end]) && plan.ops[end].layer == first.layer && plan.ops[end].region == first.region)
     ++end;
   return {plan.ops.data() + begin, end - begin};
 }
@@ -137,6 +151,8 @@ Op fuse(Run run, OpKind kind, const Plan& plan) {
   fused.outputs = run.back().outputs;
   if (kind == OpKind::layout_attention) {
     fused.attributes = find(run, OpKind::attention)->attributes;
+  } else if (kind == OpKind::greedy_head) {
+    fused.attributes.first_token = run.back().attributes.first_token;
   } else if (kind == OpKind::norm_mlp_up) {
     fused.attributes.activation = run.back().attributes.activation;
     fused.attributes.gated = run.back().kind == OpKind::activate_gated;
@@ -151,7 +167,7 @@ Plan deep_fusion(const Plan& plan, std::span<const Region> regions) {
   fused.ops.clear();
   for (std::size_t begin = 0; begin < plan.ops.size();) {
     const Run run = run_at(plan, begin);
-    const Rule* rule = among(regions, run.front().region) ? rule_for(run) : nullptr;
+    const Rule* rule = among(regions, run.front().region) ? rule_for(run, plan) : nullptr;
     if (rule != nullptr) {
       fused.ops.push_back(fuse(run, rule->fused, plan));
     } else {

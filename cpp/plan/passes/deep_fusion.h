@@ -17,6 +17,7 @@ inline constexpr std::array fusable_regions = {Region::qkv, Region::attention, R
 ///   attention  split heads, attention, merge heads                    -> layout_attention
 ///   mlp_up     norm?, up (and gate) linear, biases, activation        -> norm_mlp_up
 ///   output     output linear, bias, residual                          -> output_residual
+///              biases, residual, behind a sum over ranks              -> bias_residual
 ///   head       linear, bias, best token                               -> greedy_head
 /// Only `regions` are fused, so that each can be measured by itself. Requires: a verified plan whose runs have exactly
 /// those ops; a run with anything else in it (a collective, say) is left as it is. Guarantees: the same outputs;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "cpu/kernels/reference/reference.h"
@@ -15,7 +16,12 @@ void embed(const EmbedArgs& a, const Worker& worker) {
       unpack_row(table, index, row.data());
       for (std::int64_t i = 0; i < a.width; ++i) y[i] += row[static_cast<std::size_t>(i)];
     };
-    unpack_row(a.token_table, a.token_ids[t], y);
+    const std::int64_t own = std::int64_t{a.token_ids[t]} - a.first_token;
+    if (own < 0 || own >= a.token_table.outputs) {
+      std::fill_n(y, a.width, 0.0F);
+      continue;
+    }
+    unpack_row(a.token_table, own, y);
     add(a.type_table, a.token_types[t]);
     add(a.position_table, std::int64_t{a.positions[t]} + a.position_offset);
   }

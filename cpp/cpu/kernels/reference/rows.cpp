@@ -35,7 +35,7 @@ void best_token(const BestTokenArgs& a, const Worker& worker) {
     const float *first = a.logits + t * a.width, *last = first + a.width, *best = std::max_element(first, last);
     const bool sound = std::all_of(first, last, [](float logit) { return logit < INFINITY; });
     a.y[2 * t] = sound ? *best : NAN;
-    a.y[2 * t + 1] = std::bit_cast<float>(sound ? static_cast<std::int32_t>(best - first) : -1);
+    a.y[2 * t + 1] = std::bit_cast<float>(sound ? a.first_token + static_cast<std::int32_t>(best - first) : -1);
   }
 }
 

@@ -132,5 +132,18 @@ void output_residual(const OutputResidualArgs& a, const Worker& worker) {
                   });
 }
 
+template <typename T>
+void bias_residual(const BiasResidualArgs& a, const Worker& worker) {
+  const Range mine = share(a.tokens, worker);
+  for (std::int64_t t = mine.begin; t < mine.end; ++t)
+    each_vector(a.width, [&](std::int64_t i, int count) LAMELLA_BODY {
+      F32 sum = load(a.x + t * a.width + i, count);
+      for (const float* bias : a.biases)
+        if (bias != nullptr) sum += load(bias + i, count);
+      sum += load(static_cast<const T*>(a.residual) + t * a.width + i, count);
+      store(static_cast<T*>(a.y) + t * a.width + i, sum, count);
+    });
+}
+
 }  // namespace
 }  // namespace lamella::cpu::LAMELLA_KERNEL_NAMESPACE

@@ -22,7 +22,8 @@ struct Best {
     __builtin_memcpy(y + 1, &token, sizeof token);
   }
 };
-constexpr Best nothing_yet = {-__builtin_inff(), 0};
+/// Where all are -infinity the first token is the best.
+LAMELLA_INLINE constexpr Best nothing_yet(std::int32_t first_token) { return {-__builtin_inff(), first_token}; }
 
 /// Takes in the logits of tokens [first, first + count): `row`, and `bias` where there is one.
 LAMELLA_INLINE void meet_logits(Best& best, const float* row, const float* bias, std::int64_t first,
@@ -49,8 +50,8 @@ LAMELLA_INLINE void meet_logits(Best& best, const float* row, const float* bias,
 void best_token(const BestTokenArgs& a, const Worker& worker) {
   const Range mine = share(a.tokens, worker);
   for (std::int64_t t = mine.begin; t < mine.end; ++t) {
-    Best best = nothing_yet;
-    meet_logits(best, a.logits + t * a.width, nullptr, 0, a.width);
+    Best best = nothing_yet(a.first_token);
+    meet_logits(best, a.logits + t * a.width, nullptr, a.first_token, a.width);
     best.write(a.y + 2 * t);
   }
 }
@@ -63,10 +64,11 @@ void greedy_head(const GreedyHeadArgs& a, const Worker& worker) {
   if (worker.phase < input_phases(a.tokens, a.shared_inputs)) {
     Best* const own = all + worker.index * a.tokens;
     if (worker.phase == 0)
-      for (std::int64_t t = 0; t < a.tokens; ++t) own[t] = nothing_yet;
+      for (std::int64_t t = 0; t < a.tokens; ++t) own[t] = nothing_yet(a.first_token);
     multiply_all<T>(a.x, matrix, LinearTokens::of(a), worker,
                     [&](const float* row, std::int64_t t, std::int64_t o, std::int64_t outputs) LAMELLA_BODY {
-                      meet_logits(own[t], row, a.head.bias == nullptr ? nullptr : a.head.bias + o, o, outputs);
+                      meet_logits(own[t], row, a.head.bias == nullptr ? nullptr : a.head.bias + o, a.first_token + o,
+                                  outputs);
                     });
     return;
   }

@@ -21,7 +21,12 @@ void embed(const EmbedArgs& a, const Worker& worker) {
   float* row = sum + round_up(a.width, 8);
   const Range mine = share(a.tokens, worker);
   for (std::int64_t t = mine.begin; t < mine.end; ++t) {
-    unpack_row(a.token_table, a.token_ids[t], sum);
+    const std::int64_t own = std::int64_t{a.token_ids[t]} - a.first_token;
+    if (own < 0 || own >= a.token_table.outputs) {  // another rank's
+      __builtin_memset(static_cast<T*>(a.y) + t * a.width, 0, static_cast<std::size_t>(a.width) * sizeof(T));
+      continue;
+    }
+    unpack_row(a.token_table, own, sum);
     add_packed_row(sum, row, a.type_table, a.type_table.data == nullptr ? 0 : a.token_types[t]);
     add_packed_row(sum, row, a.position_table, std::int64_t{a.positions[t]} + a.position_offset);
     store_row(static_cast<T*>(a.y) + t * a.width, sum, a.width);
@@ -45,16 +50,23 @@ void add_bias(const AddBiasArgs& a, const Worker& worker) {
   else add_bias_as<T>(a, worker);
 }
 
-template <typename T>
-void residual(const ResidualArgs& a, const Worker& worker) {
+template <typename A, typename T>
+void residual_as(const ResidualArgs& a, const Worker& worker) {
   const Range mine = share(a.tokens, worker);
   const std::int64_t begin = mine.begin * a.width;
-  const T* first = static_cast<const T*>(a.a) + begin;
+  const A* first = static_cast<const A*>(a.a) + begin;
   const T* second = static_cast<const T*>(a.b) + begin;
   T* y = static_cast<T*>(a.y) + begin;
   each_vector((mine.end - mine.begin) * a.width, [&](std::int64_t i, int count) LAMELLA_BODY {
     store(y + i, load(first + i, count) + load(second + i, count), count);
   });
+}
+
+template <typename T>
+void residual(const ResidualArgs& a, const Worker& worker) {
+  if (a.f32) residual_as<float, float>(a, worker);
+  else if (a.a_f32) residual_as<float, T>(a, worker);
+  else residual_as<T, T>(a, worker);
 }
 
 template <typename T, typename Y>

@@ -39,6 +39,7 @@ constexpr KernelTable kernels_of(DataType dtype) {
           .layout_attention = layout_attention<T>,
           .norm_mlp_up = norm_mlp_up<T>,
           .output_residual = output_residual<T>,
+          .bias_residual = bias_residual<T>,
           .greedy_head = greedy_head<T>,
           .linear_way = linear_way<T>,
           .attention_arithmetic = attention_arithmetic<T>};
