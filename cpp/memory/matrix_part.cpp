@@ -62,6 +62,29 @@ class GroupCopy {
 
 }  // namespace
 
+void copy_outputs(const PartSource& source, std::span<std::byte> room, const PanelLayout& to,
+                  std::int64_t first_output) {
+  const PackedMatrix& whole = source.from;
+  const PanelLayout from = whole.layout();
+  const std::int64_t group = is_quantised(whole.format) ? whole.format.group : 0;
+  check(!is_quantised(whole.format) || source.first_input == 0 || (group > 0 && source.first_input % group == 0),
+        "input ", source.first_input, " in ", to_string(whole.format));
+  const std::int64_t first_group = group == 0 ? 0 : source.first_input / group,
+                     first_input = group == 0 ? source.first_input : 0;
+  const GroupCopy copy(from.word_inputs);
+  for (std::int64_t i = 0; i < source.outputs.size(); ++i) {
+    const PackedOutput theirs(from, source.outputs.begin + i), own(to, first_output + i);
+    for (std::int64_t g = 0; g < to.groups; ++g) {
+      copy(whole.data + theirs.word(first_group + g, 0), theirs.stride(), first_input, room.data() + own.word(g, 0),
+           own.stride(), to.inputs_of(g));
+      std::memcpy(room.data() + own.scale(g), whole.data + theirs.scale(first_group + g),
+                  static_cast<std::size_t>(to.scale_bytes));
+      std::memcpy(room.data() + own.offset(g), whole.data + theirs.offset(first_group + g),
+                  static_cast<std::size_t>(to.offset_bytes));
+    }
+  }
+}
+
 void copy_part(const PackedMatrix& whole, const WeightPart& part, std::span<std::byte> room) {
   check(part.whole_outputs == whole.outputs && part.whole_inputs == whole.inputs, "a part of ", part.whole_outputs,
         " x ", part.whole_inputs, " of a matrix of ", whole.outputs, " x ", whole.inputs);
@@ -74,25 +97,13 @@ void copy_part(const PackedMatrix& whole, const WeightPart& part, std::span<std:
           " of ", whole.outputs);
     outputs += run.size();
   }
-  const PanelLayout from = whole.layout(), to(whole.format, outputs, part.inputs.size());
+  const PanelLayout to(whole.format, outputs, part.inputs.size());
   check(static_cast<std::int64_t>(room.size()) == to.total_bytes(), "room of ", room.size(), " bytes for a part of ",
         to.total_bytes());
-  const std::int64_t first_group = whole.format.group == 0 ? 0 : part.inputs.begin / whole.format.group,
-                     first_input = whole.format.group == 0 ? part.inputs.begin : 0;
-  const GroupCopy copy(from.word_inputs);
   std::int64_t output = 0;
   for (const ShardRange& run : part.outputs) {
-    for (std::int64_t source = run.begin; source < run.end; ++source, ++output) {
-      const PackedOutput theirs(from, source), own(to, output);
-      for (std::int64_t group = 0; group < to.groups; ++group) {
-        copy(whole.data + theirs.word(first_group + group, 0), theirs.stride(), first_input,
-             room.data() + own.word(group, 0), own.stride(), to.inputs_of(group));
-        std::memcpy(room.data() + own.scale(group), whole.data + theirs.scale(first_group + group),
-                    static_cast<std::size_t>(to.scale_bytes));
-        std::memcpy(room.data() + own.offset(group), whole.data + theirs.offset(first_group + group),
-                    static_cast<std::size_t>(to.offset_bytes));
-      }
-    }
+    copy_outputs({whole, run, part.inputs.begin}, room, to, output);
+    output += run.size();
   }
 }
 

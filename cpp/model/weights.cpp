@@ -102,7 +102,8 @@ std::vector<WeightDeclaration> declare_weights(const ModelSpec& spec) {
 bool can_cut_inputs(const WeightFormat& format, std::int64_t inputs, const ShardRange& run) noexcept {
   if (run.begin == 0 && run.end == inputs) return true;
   if (format.input == LinearInput::int8_rotated) return false;
-  return format.group == 0 || (run.begin % format.group == 0 && (run.end % format.group == 0 || run.end == inputs));
+  if (!is_quantised(format)) return true;
+  return format.group != 0 && (run.begin % format.group == 0 && (run.end % format.group == 0 || run.end == inputs));
 }
 
 void validate(const WeightDeclaration& weight, const WeightFormat& format) {

@@ -96,8 +96,9 @@ struct WeightPart {
   bool operator==(const WeightPart&) const = default;
 };
 
-/// Whether a run of inputs can be cut out of a row of so many in that format: whole groups, and no rotated inputs, each of
-/// which is mixed with others of the whole row.
+/// Whether a run of inputs can be cut out of a row of so many in that format, so that it has the same numbers wherever it was
+/// quantised: floats, and whole groups of codes; no codes with one scale for the row, and no rotated inputs, each of which
+/// is mixed with others of the whole row.
 [[nodiscard]] bool can_cut_inputs(const WeightFormat& format, std::int64_t inputs, const ShardRange& run) noexcept;
 
 struct WeightDeclaration {

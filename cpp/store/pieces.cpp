@@ -23,6 +23,20 @@ std::int64_t packed_bytes(const WeightDeclaration& weight, std::int64_t rows) no
   return PanelLayout(weight.format, rows, weight.columns).total_bytes();
 }
 
+/// `to` becomes the inputs of `from` that begin with number `first`; groups stay whole.
+void cut_inputs(const CodedRows& from, std::int64_t first, const WeightFormat& format, CodedRows& to) {
+  check(format.group > 0 && first % format.group == 0, "codes cut at input ", first, " in groups of ", format.group);
+  const auto copy = [&](const auto& source, std::int64_t source_width, std::int64_t begin, auto& target,
+                        std::int64_t width) {
+    if (source.empty()) return;
+    for (std::int64_t row = 0; row < to.rows; ++row)
+      std::copy_n(source.begin() + row * source_width + begin, width, target.begin() + row * width);
+  };
+  copy(from.codes, from.inputs, first, to.codes, to.inputs);
+  copy(from.scales, from.groups, first / format.group, to.scales, to.groups);
+  copy(from.offsets, from.groups, first / format.group, to.offsets, to.groups);
+}
+
 std::int64_t rows_of_a_piece(const WeightDeclaration& weight, const SourceRows& source) noexcept {
   const std::int64_t fit = most_packed_bytes / packed_bytes(weight, panel_outputs) * panel_outputs;
   return std::max(std::min(source.rows_at_once(), fit), panel_outputs);
@@ -90,11 +104,16 @@ void PiecePacker::pack(const Piece& piece, std::span<std::byte> room) {
 void PiecePacker::take_rows(const Piece& piece, std::int64_t first, std::int64_t rows) {
   const WeightDeclaration& weight = list_.weight(piece);
   const io::StorageType type = list_.source(piece).tensor().type;
-  codes_.resize(weight.format, rows, weight.columns);
+  const SourceRows::Window& window = list_.source(piece).window();
+  CodedRows& taken = window.elements == weight.columns ? codes_ : window_codes_;
+  taken.resize(weight.format, rows, window.elements);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t row = piece.begin + first + i;
-    if (!take_codes(type, window_.stored(row), i, codes_)) window_.refuse(row);
+    if (!take_codes(type, window_.stored(row), i, taken)) window_.refuse(row);
   }
+  if (&taken == &codes_) return;
+  codes_.resize(weight.format, rows, weight.columns);
+  cut_inputs(window_codes_, window.skipped, weight.format, codes_);
 }
 
 }  // namespace lamella

@@ -63,7 +63,7 @@ class PiecePacker {
   const PieceList& list_;
   RowWindow window_;
   std::vector<float> floats_;
-  CodedRows codes_;
+  CodedRows codes_, window_codes_;
 };
 
 }  // namespace lamella

@@ -38,22 +38,28 @@ SourceRows::SourceRows(const WeightDeclaration& weight, const WeightSource& sour
     throw Error(ErrorCode::unsupported_model,
                 concat("tensor ", quoted(tensor.name), " is of type ", storage.name, ", but ", source.weight,
                        " needs floating-point or quantised numbers"));
-  stored_elements_ = by_columns_ ? map_.source_rows() : map_.columns();
+  stored_elements_ = by_columns_ ? map_.source_rows() : map_.source_columns();
   if (stored_elements_ % storage.elements != 0)
     throw Error(ErrorCode::unsupported_model,
                 concat("tensor ", quoted(tensor.name), ": rows of ", stored_elements_, " elements are no multiple of ",
                        storage.name, "'s blocks of ", storage.elements));
   stored_bytes_ = stored_elements_ / storage.elements * storage.bytes;
+  const std::int64_t first_block = map_.first_column() / storage.elements,
+                     end_block = (map_.first_column() + map_.columns() + storage.elements - 1) / storage.elements;
+  window_ = {.bytes_before = first_block * storage.bytes,
+             .bytes = (end_block - first_block) * storage.bytes,
+             .elements = (end_block - first_block) * storage.elements,
+             .skipped = map_.first_column() - first_block * storage.elements};
 }
 
 std::int64_t SourceRows::bytes_of_rows(std::int64_t count) const noexcept {
-  if (!by_columns_) return count * stored_bytes_;
+  if (!by_columns_) return count * window_.bytes;
   const io::StorageTraits& storage = io::traits(tensor_->type);
   return count * map_.columns() * storage.bytes / storage.elements;
 }
 
 std::int64_t SourceRows::rows_at_once() const noexcept {
-  if (!by_columns_) return whole_panels(read_bytes / stored_bytes_);
+  if (!by_columns_) return whole_panels(read_bytes / window_.bytes);
   return whole_panels(strip_bytes / std::int64_t(sizeof(float)) / map_.columns());
 }
 
@@ -72,13 +78,14 @@ void RowWindow::read(const SourceRows& source, std::int64_t begin, std::int64_t 
 
 void RowWindow::read_rows(std::int64_t begin, std::int64_t end) {
   const std::int64_t row_bytes = source_->stored_bytes();
+  const SourceRows::Window& window = source_->window();
   const RowMap& map = source_->map();
   std::vector<std::int64_t> order(static_cast<std::size_t>(end - begin));  // rows by where they stand in the file
   std::iota(order.begin(), order.end(), begin);
   std::ranges::sort(order, {}, [&](std::int64_t row) { return map.source_row(row); });
   resize_scratch(places_, order.size());
   struct Run {
-    std::int64_t first, rows, base;  // stored rows, and where in raw_ they begin
+    std::int64_t first, bytes, base;  // the first stored row, and where in raw_ its window begins
   };
   std::vector<Run> runs;
   std::int64_t bytes = 0;
@@ -87,17 +94,17 @@ void RowWindow::read_rows(std::int64_t begin, std::int64_t end) {
     std::int64_t last = first;
     for (; i < order.size(); ++i) {
       const std::int64_t row = map.source_row(order[i]);
-      if ((row - last - 1) * row_bytes > most_gap_bytes) break;
+      if ((row - last) * row_bytes - window.bytes > most_gap_bytes) break;
       last = row;
       places_[static_cast<std::size_t>(order[i] - begin)] = bytes + (row - first) * row_bytes;
     }
-    runs.push_back({first, last + 1 - first, bytes});
-    bytes += runs.back().rows * row_bytes;
+    runs.push_back({first, (last - first) * row_bytes + window.bytes, bytes});
+    bytes += runs.back().bytes;
   }
   resize_scratch(raw_, static_cast<std::size_t>(bytes));
   for (const Run& run : runs)
-    fetch(static_cast<std::uint64_t>(run.first * row_bytes),
-          std::span(raw_).subspan(static_cast<std::size_t>(run.base), static_cast<std::size_t>(run.rows * row_bytes)));
+    fetch(static_cast<std::uint64_t>(run.first * row_bytes + window.bytes_before),
+          std::span(raw_).subspan(static_cast<std::size_t>(run.base), static_cast<std::size_t>(run.bytes)));
 }
 
 void RowWindow::read_strip(std::int64_t begin, std::int64_t end) {
@@ -121,7 +128,7 @@ void RowWindow::read_strip(std::int64_t begin, std::int64_t end) {
   for (std::int64_t column = 0; column < map.columns(); column += at_once) {
     const std::int64_t count = std::min(at_once, map.columns() - column);
     resize_scratch(raw_, static_cast<std::size_t>(count * width_bytes));
-    fetch(static_cast<std::uint64_t>(column * source_->stored_bytes() + offset), raw_);
+    fetch(static_cast<std::uint64_t>((map.first_column() + column) * source_->stored_bytes() + offset), raw_);
     const auto values = std::span(strip_).subspan(static_cast<std::size_t>(column * strip_width_),
                                                   static_cast<std::size_t>(count * strip_width_));
     io::expand_row_range_to_f32(source_->tensor().type, raw_, values);
@@ -130,7 +137,7 @@ void RowWindow::read_strip(std::int64_t begin, std::int64_t end) {
       if (!all_within(
               values.subspan(static_cast<std::size_t>(i * strip_width_), static_cast<std::size_t>(strip_width_)),
               limit_))
-        refuse_stored(column + i);
+        refuse_stored(map.first_column() + column + i);
   }
 }
 
@@ -144,8 +151,16 @@ void RowWindow::floats(std::int64_t first, std::span<float> out) const {
   if (!source_->by_columns()) {
     for (std::int64_t i = 0; i < count; ++i) {
       const auto row = out.subspan(static_cast<std::size_t>(i * columns), static_cast<std::size_t>(columns));
-      io::expand_row_range_to_f32(source_->tensor().type,
-                                  {stored(first + i), static_cast<std::size_t>(source_->stored_bytes())}, row);
+      const SourceRows::Window& window = source_->window();
+      const std::span<const std::byte> bytes(stored(first + i), static_cast<std::size_t>(window.bytes));
+      if (window.elements == columns) {
+        io::expand_row_range_to_f32(source_->tensor().type, bytes, row);
+      } else {
+        resize_scratch(widened_, static_cast<std::size_t>(window.elements));
+        io::expand_row_range_to_f32(source_->tensor().type, bytes, widened_);
+        std::ranges::copy(std::span(widened_).subspan(static_cast<std::size_t>(window.skipped), row.size()),
+                          row.begin());
+      }
       if (!all_within(row, limit_)) refuse(first + i);
     }
     return;

@@ -24,6 +24,12 @@ class SourceRows {
   /// Bytes and elements of a stored row: one of the weight's rows, or by columns one element of each.
   [[nodiscard]] std::int64_t stored_bytes() const noexcept { return stored_bytes_; }
   [[nodiscard]] std::int64_t stored_elements() const noexcept { return stored_elements_; }
+  /// What is read of a stored row, not by columns: whole blocks of the element type, from `bytes_before` on, of which the
+  /// weight's columns begin at element `skipped`. All of it but where the weight is a part of one.
+  struct Window {
+    std::int64_t bytes_before = 0, bytes = 0, elements = 0, skipped = 0;
+  };
+  [[nodiscard]] const Window& window() const noexcept { return window_; }
   /// Bytes that one row of the weight takes in the file, for progress.
   [[nodiscard]] std::int64_t bytes_of_rows(std::int64_t count) const noexcept;
   /// Rows to read at a time, whole panels: about a megabyte of the file, large enough for the drive and small enough for
@@ -35,6 +41,7 @@ class SourceRows {
   const io::TensorEntry* tensor_;
   bool by_columns_;
   std::int64_t stored_elements_ = 0, stored_bytes_ = 0;
+  Window window_;
 };
 
 /// Reads some rows of a weight and hands them out; one a thread, its memory kept from one use to the next: the bytes
@@ -67,6 +74,7 @@ class RowWindow {
   std::int64_t begin_ = 0;
   std::vector<std::byte> raw_;
   std::vector<std::int64_t> places_;  // of each row in raw_
+  mutable std::vector<float> widened_;  // a window that begins or ends before the weight's columns do
   std::vector<float> strip_;          // by columns: [columns][strip_width_]
   std::int64_t strip_begin_ = 0, strip_width_ = 0;  // source rows
 };

@@ -61,8 +61,8 @@ TEST(MatrixPart, HasTheNumbersOfTheWhole) {
           const std::int64_t begin = cut(outputs);
           part.outputs.push_back({begin, begin + 1 + cut(outputs - begin)});
         }
-        if (format.input != LinearInput::int8_rotated && round > 0) {
-          const std::int64_t unit = format.group == 0 ? 1 : format.group;
+        const std::int64_t unit = is_quantised(format) ? format.group : 1;
+        if (format.input != LinearInput::int8_rotated && unit > 0 && round > 0) {
           part.inputs.begin = cut(inputs) / unit * unit;
           part.inputs.end = std::min(inputs, part.inputs.begin + unit * (1 + cut(inputs)));
         }
@@ -74,7 +74,8 @@ TEST(MatrixPart, HasTheNumbersOfTheWhole) {
 
 TEST(MatrixPart, InputsAreCutAtGroupsOnly) {
   EXPECT_TRUE(can_cut_inputs(formats::bf16, 100, {3, 50}));
-  EXPECT_TRUE(can_cut_inputs(formats::int8, 100, {3, 50}));
+  EXPECT_FALSE(can_cut_inputs(formats::int8, 100, {0, 50}));
+  EXPECT_TRUE(can_cut_inputs(formats::int8, 100, {0, 100}));
   EXPECT_TRUE(can_cut_inputs(formats::int4, 100, {32, 96}));
   EXPECT_TRUE(can_cut_inputs(formats::int4, 100, {64, 100}));
   EXPECT_FALSE(can_cut_inputs(formats::int4, 100, {0, 40}));

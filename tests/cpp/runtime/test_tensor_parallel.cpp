@@ -8,8 +8,8 @@
 #include "comm/ranks.h"
 #include "cpu/cpu_executor.h"
 #include "formats.h"
-#include "memory/matrix_part.h"
 #include "models.h"
+#include "parts.h"
 #include "plan/cost.h"
 #include "plan/passes/deep_fusion.h"
 #include "plan/passes/tensor_slicing.h"
@@ -18,22 +18,6 @@
 
 namespace lamella::testing {
 namespace {
-
-/// The rank's parts of the whole model's weights.
-void take_parts(const ResidentWeights& whole, ResidentWeights& own) {
-  for (const WeightDeclaration& weight : own.declarations()) {
-    const std::span<std::byte> room = own.bytes(weight.id);
-    if (!weight.part) {
-      std::ranges::copy(whole.bytes(weight.id), room.begin());
-    } else if (is_vector(weight.id.slot)) {
-      auto* to = reinterpret_cast<float*>(room.data());
-      for (const ShardRange& run : weight.part->outputs)
-        to = std::copy_n(whole.vector(weight.id) + run.begin, run.size(), to);
-    } else {
-      copy_part(whole.matrix(weight.id), *weight.part, room);
-    }
-  }
-}
 
 /// Two steps of three ragged sequences, the second of which continues the first; `encoder`: the first only.
 std::vector<StepInput> steps(bool encoder) {
