@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "model/rope.h"
 #include "plan/kv_groups.h"
-#include "plan/passes/deep_fusion.h"
 #include "plan/verify.h"
 
 namespace lamella {
@@ -40,6 +39,12 @@ EngineConfig resolved(EngineConfig config, const ModelSpec& spec) {
   return config;
 }
 
+std::vector<std::unique_ptr<Device>> just(std::unique_ptr<Device> device) {
+  std::vector<std::unique_ptr<Device>> one;
+  one.push_back(std::move(device));
+  return one;
+}
+
 /// Whether K of a token depends on how long its sequence is, so that equal beginnings do not have equal caches.
 bool depends_on_length(const ModelSpec& spec) {
   return std::ranges::any_of(spec.layers, [](const LayerSpec& layer) {
@@ -50,39 +55,37 @@ bool depends_on_length(const ModelSpec& spec) {
 }  // namespace
 
 EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill)
-    : spec_(std::move(spec)), device_(std::move(device)), owner_(getpid()) {
+    : EngineCore(std::move(spec), std::move(config), just(std::move(device)), fill) {}
+
+EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::vector<std::unique_ptr<Device>> devices,
+                       const FillWeights& fill)
+    : spec_(std::move(spec)), ranks_(std::move(devices)), owner_(getpid()) {
   validate(spec_);
+  require_shards(spec_, ranks_.size());
   config_ = resolved(std::move(config), spec_);
 
   retention_ = {.windows = kv_groups(spec_, KvBlockPool::blocks_for(config_.max_model_len) * kv_block_tokens).windows,
                 .tokens_in_flight = config_.max_num_batched_tokens * config_.steps_in_flight};
   memory_.kv_blocks = 1;  // a plan with the smallest pool shows what a block and the activations cost
-  const Plan draft = make_plan(default_output());
-  std::size_t workspace = 0;
-  for (const PlanOutput output : outputs())
-    workspace = std::max(workspace, device_->workspace_bytes(make_plan(output)));
-  memory_ = split_memory({.weights = ResidentWeights::planned_bytes(draft.weights),
-                          .activations = workspace,
-                          .kv_bytes_per_block = KvMemory::bytes_per_block(draft),
+  std::vector<std::vector<Plan>> drafts;
+  for (const PlanOutput output : outputs()) drafts.push_back(make_plans(output));
+  memory_ = split_memory({.weights = Ranks::weight_bytes(drafts.front()),
+                          .activations = ranks_.workspace_bytes(drafts),
+                          .kv_bytes_per_block = Ranks::kv_bytes_per_block(drafts.front()),
                           .retention = retention_,
                           .max_num_seqs = config_.max_num_seqs,
                           .max_model_len = config_.max_model_len,
                           .keeps_kv = !is_encoder(),
                           .step_tokens = config_.max_num_batched_tokens,
-                          .available = device_->available_memory(),
+                          .available = device().available_memory(),
                           .budget = config_.memory_budget,
                           .kv = config_.kv_cache_memory});
 
-  weights_ = std::make_unique<ResidentWeights>(draft.weights);
   kv_blocks_ = std::make_unique<KvBlockPool>(memory_.kv_blocks);
-  kv_memory_ = std::make_unique<KvMemory>(make_plan(default_output()), "the KV cache");
-  workspace_ = Allocation(workspace, "activations");
-  for (const PlanOutput output : outputs())
-    executors_[output] = device_->executor(
-        make_plan(output),
-        {.weights = *weights_, .kv = *kv_memory_, .workspace = {workspace_.data(), workspace_.size()}},
-        {.sbi_gemm = config_.sbi_gemm});
-  fill(*weights_, device_->team());
+  std::map<PlanOutput, std::vector<Plan>> plans;
+  for (const PlanOutput output : outputs()) plans[output] = make_plans(output);
+  ranks_.prepare(std::move(plans), {.sbi_gemm = config_.sbi_gemm});
+  ranks_.fill(fill);
 
   rules_ = {.family = spec_.family,
             .is_encoder = is_encoder(),
@@ -100,10 +103,10 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
                   .vocabulary = spec_.vocab,
                   .steps_in_flight = config_.steps_in_flight,
                   .clock = now_seconds,
-                  .logit_kernels = &device_->logit_kernels(),
+                  .logit_kernels = &device().logit_kernels(),
                   .greedy = is_encoder() ? nullptr : &executor(PlanOutput::greedy)},
-      is_encoder() ? nullptr : &executor(PlanOutput::logits), device_->team(), *kv_blocks_,
-      [this](std::span<const std::int32_t> blocks) { kv_memory_->clear(blocks); });
+      is_encoder() ? nullptr : &executor(PlanOutput::logits), device().team(), *kv_blocks_,
+      [this](std::span<const std::int32_t> blocks) { ranks_.clear_kv(blocks); });
   loop_->start();
 }
 
@@ -123,18 +126,18 @@ std::int64_t EngineCore::most_rows(PlanOutput output) const {
   }
 }
 
-Plan EngineCore::make_plan(PlanOutput output) const {
-  Plan plan = build_plan(spec_, {.dtype = config_.dtype,
-                                 .kv_dtype = config_.kv_cache_dtype,
-                                 .weight_formats = config_.weight_formats,
-                                 .output = output,
-                                 .kv_pool_blocks = memory_.kv_blocks,
-                                 .bounds = {.tokens = config_.max_num_batched_tokens,
-                                            .sequences = config_.max_num_seqs,
-                                            .rows = most_rows(output),
-                                            .kv_blocks = KvBlockPool::blocks_for(config_.max_model_len)}});
+std::vector<Plan> EngineCore::make_plans(PlanOutput output) const {
+  const Plan plan = build_plan(spec_, {.dtype = config_.dtype,
+                                       .kv_dtype = config_.kv_cache_dtype,
+                                       .weight_formats = config_.weight_formats,
+                                       .output = output,
+                                       .kv_pool_blocks = memory_.kv_blocks,
+                                       .bounds = {.tokens = config_.max_num_batched_tokens,
+                                                  .sequences = config_.max_num_seqs,
+                                                  .rows = most_rows(output),
+                                                  .kv_blocks = KvBlockPool::blocks_for(config_.max_model_len)}});
   verify(plan);
-  return config_.deep_fusion && device_->has_fused_kernels() ? deep_fusion(plan) : plan;
+  return ranks_.cut(plan, config_.deep_fusion);
 }
 
 std::vector<PlanOutput> EngineCore::outputs() const {
@@ -157,7 +160,7 @@ std::vector<float> EngineCore::logits(std::span<const std::int32_t> tokens, cons
 const Roofline& EngineCore::roofline() {
   loop_->call([&] {  // alone with the machine's threads
     if (roofline_.f32_flops_per_s == 0.0)
-      roofline_ = device_->measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
+      roofline_ = device().measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
                                                                   : std::nullopt);
   });
   return roofline_;
@@ -167,9 +170,9 @@ EngineStats EngineCore::stats() const {
   return {.kv_blocks_total = kv_blocks_->total(),
           .requests = loop_->request_counts(),
           .loop = loop_->loop_counts(),
-          .bytes_weights = weights_->total_bytes(),
-          .bytes_kv = kv_memory_->total_bytes(),
-          .bytes_activations = workspace_.size()};
+          .bytes_weights = ranks_.bytes_weights(),
+          .bytes_kv = ranks_.bytes_kv(),
+          .bytes_activations = ranks_.bytes_workspace()};
 }
 
 }  // namespace lamella

@@ -22,6 +22,7 @@
 #include "runtime/device.h"
 #include "runtime/explain.h"
 #include "runtime/memory_budget.h"
+#include "runtime/ranks.h"
 #include "runtime/request_loop.h"
 
 namespace lamella {
@@ -59,11 +60,15 @@ class EngineCore {
   /// The same, told how many inputs are done.
   using InputsDone = std::function<void(std::size_t done)>;
   /// Puts weights where the engine wants them; called once, after the memory budget was checked.
-  using FillWeights = std::function<void(ResidentWeights&, ThreadTeam&)>;
+  using FillWeights = Ranks::FillWeights;
 
   /// Plans, checks the budget, then loads. Errors: those of validate, build_plan, split_memory and `fill`, and
   /// invalid_argument for limits outside their range.
   EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill);
+  /// The same on several devices, which share every layer: one rank each. `fill` is called for each rank's part. Errors also:
+  /// invalid_argument for a model that so many ranks cannot share (require_shards).
+  EngineCore(ModelSpec spec, EngineConfig config, std::vector<std::unique_ptr<Device>> devices,
+             const FillWeights& fill);
   ~EngineCore();
 
   /// Another client of the engine's queue. Errors: std::bad_alloc.
@@ -88,7 +93,10 @@ class EngineCore {
   [[nodiscard]] EngineStats stats() const;
   [[nodiscard]] const ModelSpec& spec() const noexcept { return spec_; }
   [[nodiscard]] const EngineConfig& config() const noexcept { return config_; }
-  [[nodiscard]] Device& device() noexcept { return *device_; }
+  /// Of the rank that samples.
+  [[nodiscard]] Device& device() noexcept { return ranks_.device(); }
+  /// Devices that share every layer.
+  [[nodiscard]] int tensor_ranks() const noexcept { return ranks_.size(); }
   [[nodiscard]] bool is_encoder() const noexcept { return spec_.head.kind == HeadKind::hidden; }
   /// What the device can do at most, measured at the first call within the memory budget; bytes_per_s is 0 where the
   /// budget leaves too little for that.
@@ -100,23 +108,20 @@ class EngineCore {
   }
   /// What a plan of this model can return.
   [[nodiscard]] std::vector<PlanOutput> outputs() const;
-  [[nodiscard]] Plan make_plan(PlanOutput output) const;
+  /// Every rank's.
+  [[nodiscard]] std::vector<Plan> make_plans(PlanOutput output) const;
   /// Rows that a step of such a plan returns at most.
   [[nodiscard]] std::int64_t most_rows(PlanOutput output) const;
-  [[nodiscard]] Executor& executor(PlanOutput output) const { return *executors_.at(output); }
+  [[nodiscard]] Executor& executor(PlanOutput output) const { return ranks_.executor(output); }
   /// Appends the results of as many further inputs as one step holds.
   void encode_some(const std::vector<std::vector<std::int32_t>>& inputs, PlanOutput output, bool all_rows,
                    std::vector<std::vector<float>>& results);
   ModelSpec spec_;
   EngineConfig config_;
-  std::unique_ptr<Device> device_;
+  Ranks ranks_;
   MemorySplit memory_;
-  std::unique_ptr<ResidentWeights> weights_;
-  std::unique_ptr<KvMemory> kv_memory_;
   KvRetention retention_;
   std::unique_ptr<KvBlockPool> kv_blocks_;
-  Allocation workspace_;  // of every executor: one runs at a time
-  std::map<PlanOutput, std::unique_ptr<Executor>> executors_;
   Roofline roofline_;
   RequestRules rules_;
   std::shared_ptr<RequestLoop> loop_;  // last: it runs the executors

@@ -166,12 +166,16 @@ void RequestLoop::end_as_asked(RequestRecord& record, bool closing) {
 
 void RequestLoop::run_call() {
   Call* call = nullptr;
+  std::optional<Error> rank_failure;  // ends the loop: no later step could run
   {
     const std::lock_guard lock(queue_);
     call = std::exchange(first_call_, first_call_->next);
   }
   try {
     (*call->work)();
+  } catch (const Error& error) {
+    call->failure = std::current_exception();
+    if (error.code() == ErrorCode::rank_failed) rank_failure = error;
   } catch (...) {
     call->failure = std::current_exception();
   }
@@ -180,6 +184,7 @@ void RequestLoop::run_call() {
     call->done = true;
   }
   calls_done_.notify_all();
+  if (rank_failure) throw Error(*rank_failure);
 }
 
 bool RequestLoop::submit_step() {
@@ -202,6 +207,8 @@ void RequestLoop::finish_step() {
   oldest_step_ = (oldest_step_ + 1) % steps_.size();
   --in_flight_;
   scheduler_.commit(flight.step.parts, flight.step.outcomes);
+  for (const Outcome& outcome : flight.step.outcomes)
+    if (outcome.error && outcome.error->code() == ErrorCode::rank_failed) throw Error(*outcome.error);
 
   std::shared_ptr<RequestRecord> ended;
   {
@@ -272,7 +279,8 @@ void RequestLoop::let_go(std::shared_ptr<RequestRecord> ended) noexcept {
   while (ended) ended = std::exchange(ended->next, nullptr);
 }
 
-/// An invariant of ours is broken: nothing that the scheduler says can be relied on. Every request fails, at once.
+/// An invariant of ours is broken, so that nothing that the scheduler says can be relied on, or a rank is gone. Every
+/// request fails, at once.
 void RequestLoop::die(const Error& error) noexcept {
   for (; in_flight_ > 0; --in_flight_, oldest_step_ = (oldest_step_ + 1) % steps_.size())
     runner_->wait(steps_[oldest_step_].ticket);  // they use what is about to be freed

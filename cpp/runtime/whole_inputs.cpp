@@ -30,8 +30,8 @@ class HeldBlocks {
                                                 cache_.missing(held, begin, end), "; wait for other requests to end"));
     return held;
   }
-  void clear(KvMemory& memory) const {  // an encoder's, which has one group
-    for (const KvHolding& one : sequences_) memory.clear(one.groups.front());
+  void clear(Ranks& ranks) const {  // an encoder's, which has one group
+    for (const KvHolding& one : sequences_) ranks.clear_kv(one.groups.front());
   }
 
  private:
@@ -111,7 +111,7 @@ void EngineCore::encode_some(const std::vector<std::vector<std::int32_t>>& input
     const std::size_t count = all_rows ? static_cast<std::size_t>(chunk.count) : 1;
     const std::span<const float> own = rows.subspan(row * hidden, count * hidden);
     if (!std::ranges::all_of(own, [](float value) { return std::isfinite(value); })) {
-      held.clear(*kv_memory_);  // a later step must not meet NaN in a block's unused slots
+      held.clear(ranks_);  // a later step must not meet NaN in a block's unused slots
       throw Error(ErrorCode::numeric,
                   concat("input ", results.size(), ": the model's rows hold NaN or infinity; its weights or the ",
                          "dtype's range are at fault",
