@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <numeric>
 #include <string>
@@ -58,12 +57,12 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const int ranks = argc > 1 ? std::atoi(argv[1]) : cpu::usable_cores(), rounds = argc > 2 ? std::atoi(argv[2]) : 15;
-  if (ranks < 1 || ranks > 1024 || rounds < 1) {
-    std::fprintf(stderr, "usage: bench_collectives [ranks [rounds]]\n");
-    return 2;
-  }
+int main(int argc, char** argv) try {
+  const bench::Arguments arguments{argc, argv};
+  const auto ranks = static_cast<int>(arguments.number(1, cpu::usable_cores()));
+  const std::int64_t rounds = arguments.number(2, 15);
+  if (ranks < 1 || ranks > 1024 || rounds < 1)
+    throw Error(ErrorCode::invalid_argument, "at least one round, and 1 to 1024 ranks");
   const std::vector<Case> list = cases(ranks);
   std::vector<std::vector<double>> microseconds(list.size());
   LocalWorld world(ranks);
@@ -73,7 +72,7 @@ int main(int argc, char** argv) {
     threads.emplace_back([&, rank] {
       Communicator& own = *ends[static_cast<std::size_t>(rank)];
       std::vector<float> mine(std::size_t{1} << 20U, 0.0F), all(mine.size() * static_cast<std::size_t>(ranks));
-      for (int round = 0; round < rounds; ++round)
+      for (std::int64_t round = 0; round < rounds; ++round)
         for (std::size_t i = 0; i < list.size(); ++i) {
           own.barrier();
           const auto begin = Clock::now();
@@ -84,7 +83,8 @@ int main(int argc, char** argv) {
     });
   for (std::thread& thread : threads) thread.join();
 
-  std::printf("%d ranks, %d rounds\n%-20s %8s %8s %8s  %s\n", ranks, rounds, "", "median", "least", "most", "barriers");
+  std::printf("%d ranks, %lld rounds\n%-20s %8s %8s %8s  %s\n", ranks, static_cast<long long>(rounds), "", "median",
+              "least", "most", "barriers");
   for (std::size_t i = 0; i < list.size(); ++i) {
     std::vector<double> ratios;
     for (std::size_t round = 0; round < microseconds[i].size(); ++round)
@@ -93,4 +93,7 @@ int main(int argc, char** argv) {
     std::printf("%-20s %8.2f %8.2f %8.2f  %.2f\n", list[i].name.c_str(), median(microseconds[i]), least, most,
                 median(ratios));
   }
+} catch (const lamella::Error& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 2;
 }

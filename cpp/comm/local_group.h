@@ -111,7 +111,7 @@ class LocalGroup {
   void wait_for(int member, Epoch& epoch, std::uint32_t seen, std::string_view what);
   void compare_calls(std::uint32_t meeting);
   [[nodiscard]] Mailbox& mailbox(int from, int to) noexcept {
-    return mailboxes_[static_cast<std::size_t>(from * size() + to)];
+    return mailboxes_[static_cast<std::size_t>(from) * members_.ranks.size() + static_cast<std::size_t>(to)];
   }
   [[nodiscard]] int world_rank(int member) const { return members_.ranks.at(static_cast<std::size_t>(member)); }
 

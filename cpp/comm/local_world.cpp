@@ -213,6 +213,7 @@ std::vector<std::unique_ptr<Communicator>> LocalWorld::group(GroupMembers member
   const auto group = std::make_shared<LocalGroup>(std::move(members), state_);
   state_->add(group);
   std::vector<std::unique_ptr<Communicator>> ends;
+  ends.reserve(group->members().ranks.size());
   for (int member = 0; member < group->size(); ++member)
     ends.push_back(std::make_unique<LocalCommunicator>(group, member));
   return ends;

@@ -1,6 +1,7 @@
 #include "cpu/bind.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -147,7 +148,7 @@ class Binder {
   AnyCall with(void (*kernel)(const Arguments&, const Worker&), Arguments arguments) const {
     check(kernel != nullptr, "the kernel set ", kernels_.name, " has no ", to_string(op_.kind), " for ",
           to_string(kernels_.dtype));
-    return KernelCall<Arguments>{kernel, arguments};
+    return KernelCall<Arguments>{kernel, std::move(arguments)};
   }
 
   AnyCall embed() const {

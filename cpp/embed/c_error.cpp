@@ -9,7 +9,7 @@ namespace lamella {
 namespace {
 
 /// Both sides of every code. The numbers are for ever: new ones go to the end.
-constexpr std::array<std::pair<ErrorCode, lamella_code>, 14> codes = {{
+constexpr std::array<std::pair<ErrorCode, lamella_code>, 15> codes = {{
     {ErrorCode::internal, LAMELLA_INTERNAL},
     {ErrorCode::invalid_checkpoint, LAMELLA_INVALID_CHECKPOINT},
     {ErrorCode::unsupported_model, LAMELLA_UNSUPPORTED_MODEL},
@@ -24,6 +24,7 @@ constexpr std::array<std::pair<ErrorCode, lamella_code>, 14> codes = {{
     {ErrorCode::numeric, LAMELLA_NUMERIC},
     {ErrorCode::engine_dead, LAMELLA_ENGINE_DEAD},
     {ErrorCode::chat_template, LAMELLA_CHAT_TEMPLATE},
+    {ErrorCode::rank_failed, LAMELLA_RANK_FAILED},
 }};
 
 constexpr const char* no_memory_text = "the host ran out of memory";

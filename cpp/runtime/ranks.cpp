@@ -142,6 +142,7 @@ void Ranks::prepare(std::map<PlanOutput, std::vector<Plan>> plans, const Executo
   if (size() == 1) return;
   for (const auto& [output, first] : ranks_.front().executors) {
     std::vector<Executor*> all;
+    all.reserve(ranks_.size());
     for (const Rank& rank : ranks_) all.push_back(rank.executors.at(output).get());
     joined_[output] = std::make_unique<AllRanks>(std::move(all), *threads_);
   }

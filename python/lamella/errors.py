@@ -87,7 +87,10 @@ class NumericError(Error):
 
 
 class RankFailedError(Error):
-    """A part of the engine is gone: a rank, or the engine's own loop (code ENGINE_DEAD). Open the model again."""
+    """A part of the engine is gone: a rank, or the engine's own loop (code ENGINE_DEAD). Open the model again.
+
+    The message of a rank's failure names the rank and its cause.
+    """
 
     code = "RANK_FAILED"
 
@@ -113,6 +116,7 @@ _CLASSES: dict[str, type[Error]] = {
     "NUMERIC": NumericError,
     "ENGINE_DEAD": RankFailedError,
     "CHAT_TEMPLATE": ChatTemplateError,
+    "RANK_FAILED": RankFailedError,
 }
 
 

@@ -20,6 +20,7 @@ from lamella.errors import (
     Error,
     InvalidArgumentError,
     OutOfMemoryError,
+    RankFailedError,
     StorageError,
 )
 
@@ -66,6 +67,8 @@ def exit_code(error: BaseException) -> int:
         return 2
     if isinstance(error, CheckpointError):
         return 3
+    if isinstance(error, RankFailedError) and error.code == "RANK_FAILED":
+        return 5
     if isinstance(error, BrokenPipeError):  # whoever read our output has had enough
         return 1
     if isinstance(error, DeadlineError):  # a TimeoutError, which Python counts among the OSErrors

@@ -31,7 +31,7 @@ TEST(CInterface, EveryErrorCodeHasANumberOfItsOwnWithItsName) {
     EXPECT_EQ(to_string(code), lamella_code_name(c_code(code)));
     ++codes;
   }
-  EXPECT_EQ(codes, LAMELLA_CHAT_TEMPLATE);
+  EXPECT_EQ(codes, LAMELLA_RANK_FAILED);
 }
 
 /// The options of a later version, which begin like ours.
