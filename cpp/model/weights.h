@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -91,8 +90,9 @@ struct WeightId {
 struct WeightPart {
   std::vector<ShardRange> outputs;
   ShardRange inputs;
-  std::int64_t whole_outputs = 0, whole_inputs = 0;
+  std::int64_t whole_outputs = 0, whole_inputs = 0;  // 0: not a part, but the whole weight
 
+  [[nodiscard]] explicit operator bool() const noexcept { return whole_outputs != 0; }
   bool operator==(const WeightPart&) const = default;
 };
 
@@ -108,7 +108,7 @@ struct WeightDeclaration {
   Segment segment = Segment::embedding;
   WeightFormat format = formats::f32;  // of a matrix; vectors are fp32 always
   bool makes_logits = false;  // the head, or the token embedding that it is tied to
-  std::optional<WeightPart> part = {};  // none: the whole weight
+  WeightPart part = {};
 };
 
 /// Every weight that `spec` needs, in execution order, each exactly once. A tied head declares no weight of its own.

@@ -58,14 +58,14 @@ class TaskList {
         take(place + done, room.subspan(done, std::min<std::uint64_t>(step, room.size() - done)));
     } else if (is_vector(own.id.slot)) {
       std::size_t done = 0;
-      for (const ShardRange& run : own.part->outputs) {
+      for (const ShardRange& run : own.part.outputs) {
         const auto bytes = static_cast<std::size_t>(run.size()) * sizeof(float);
         take(place + static_cast<std::uint64_t>(run.begin) * sizeof(float), room.subspan(done, bytes));
         done += bytes;
       }
     } else {
       std::int64_t output = 0;
-      for (const ShardRange& run : own.part->outputs) {
+      for (const ShardRange& run : own.part.outputs) {
         add_run(stored, place, own, room, run, output);
         output += run.size();
       }
@@ -83,7 +83,7 @@ class TaskList {
   void add_run(const io::StoreWeight& stored, std::uint64_t place, const WeightDeclaration& own,
                std::span<std::byte> room, const ShardRange& run, std::int64_t first_output) {
     const PanelLayout layout(stored.format, stored.rows, stored.columns);
-    const ShardRange& inputs = own.part->inputs;
+    const ShardRange& inputs = own.part.inputs;
     const bool whole_rows = inputs.begin == 0 && inputs.end == layout.inputs;
     const std::int64_t at_once =
         whole_rows ? std::max<std::int64_t>(1, read_bytes / layout.panel_bytes(panel_tiles)) : 1;

@@ -21,10 +21,10 @@ RowMap::RowMap(const WeightDeclaration& weight, const WeightSource& source, cons
   std::int64_t whole_rows = rows_;
   source_columns_ = columns_;
   if (weight.part) {
-    own_rows_ = weight.part->outputs;
-    first_column_ = weight.part->inputs.begin;
-    whole_rows = weight.part->whole_outputs;
-    source_columns_ = weight.part->whole_inputs;
+    own_rows_ = weight.part.outputs;
+    first_column_ = weight.part.inputs.begin;
+    whole_rows = weight.part.whole_outputs;
+    source_columns_ = weight.part.whole_inputs;
   }
   check(source.groups > 0 && parts_ > 0 && part_ >= 0 && part_ < parts_ && whole_rows % source.groups == 0,
         "recipe of ", source.weight, ": groups ", source.groups, ", part ", part_, " of ", parts_, ", rows ",

@@ -16,10 +16,10 @@ inline void take_parts(const ResidentWeights& whole, ResidentWeights& own) {
       std::ranges::copy(whole.bytes(weight.id), room.begin());
     } else if (is_vector(weight.id.slot)) {
       auto* to = reinterpret_cast<float*>(room.data());
-      for (const ShardRange& run : weight.part->outputs)
+      for (const ShardRange& run : weight.part.outputs)
         to = std::copy_n(whole.vector(weight.id) + run.begin, run.size(), to);
     } else {
-      copy_part(whole.matrix(weight.id), *weight.part, room);
+      copy_part(whole.matrix(weight.id), weight.part, room);
     }
   }
 }

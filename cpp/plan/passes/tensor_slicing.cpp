@@ -361,7 +361,7 @@ class Slicer {
                           .whole_outputs = vector ? before.columns : before.rows,
                           .whole_inputs = vector ? 1 : before.columns};
     WeightDeclaration& after = sliced_.weights.at(static_cast<std::size_t>(index));
-    check(!after.part || *after.part == part, to_string(before.id), " is cut in two ways");
+    check(!after.part || after.part == part, to_string(before.id), " is cut in two ways");
     after.part = part;
     (vector ? after.columns : after.rows) = width(own);
   }

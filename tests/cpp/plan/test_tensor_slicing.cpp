@@ -68,7 +68,7 @@ TEST(TensorSlicing, AKvHeadStandsWhereItsQueryHeadsAre) {  // six heads, two KV 
   EXPECT_EQ(attention->attributes.kv_heads, 2);
   const auto key =
       std::ranges::find_if(plan.weights, [](const WeightDeclaration& w) { return w.id.slot == Slot::key; });
-  EXPECT_EQ(key->part->outputs, (std::vector<ShardRange>{{0, 12}}));
+  EXPECT_EQ(key->part.outputs, (std::vector<ShardRange>{{0, 12}}));
 }
 
 TEST(TensorSlicing, AParallelLayerAddsUpOnce) {
