@@ -12,8 +12,8 @@ import pytest
 import torch
 from engines import (
     CONTEXT,
+    until,
     until_idle,
-    until_running,
 )
 from lamella import _core
 from random_models import draw
@@ -187,9 +187,12 @@ def test_P9_blocks_that_held_nan_do_no_harm(poisoned: Path, how: str) -> None:
                 engine.generate(bad)
         elif how == "cancelled":  # in the middle of its prompt, before any logits were looked at
             client = engine.core.client()
-            for _ in range(100):  # until it is not too late: after 280 steps it has failed
+            for attempt in range(100):  # until it is not too late: after 280 steps it has failed
                 client.submit([_core.Request(bad, _core.SamplingParams(max_tokens=1))])
-                until_running(engine)
+                until(
+                    lambda attempt=attempt: engine.stats()["kv_blocks_used"] > 0 or engine.stats()["failed"] > attempt,
+                    "a request that runs or has failed",
+                )
                 client.leave()
                 until_idle(engine)
                 if engine.stats()["cancelled"]:
