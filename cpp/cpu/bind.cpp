@@ -40,7 +40,8 @@ class Binder {
       named.push_back(weight.format);
       formats += (formats.empty() ? "" : "; ") + to_string(weight.format);
     }
-    const bool common = op_.kind == OpKind::rope_table || op_.kind == OpKind::best_of_ranks || is_collective(op_.kind);
+    const bool common = op_.kind == OpKind::rope_table || op_.kind == OpKind::best_of_ranks ||
+                        op_.kind == OpKind::receive || op_.kind == OpKind::send || is_collective(op_.kind);
     return concat(common ? "common" : kernels_.name, "/", to_string(op_.kind),
                   formats.empty() ? "" : concat(" (", formats, ")"));
   }
@@ -122,6 +123,11 @@ class Binder {
         return with(&best_of_ranks,
                     BestOfRanksArgs{
                         .x = floats(0), .y = reinterpret_cast<float*>(out(0)), .tokens = 0, .ranks = in_width() / 2});
+      case OpKind::receive:
+        return with(&receive,
+                    ReceiveArgs{.stages = stages(), .y = out(0), .row_bytes = row_bytes(op_.outputs), .tokens = 0});
+      case OpKind::send:
+        return with(&send, SendArgs{.stages = stages(), .x = in(0), .row_bytes = row_bytes(op_.inputs), .tokens = 0});
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::norm_mlp_up: return norm_mlp_up();
       case OpKind::output_residual:
@@ -165,8 +171,16 @@ class Binder {
                                           .first_token = a_.first_token});
   }
   comm::Communicator* ranks() const {
-    check(places_.tensor != nullptr, "no ranks to meet in ", to_string(op_.kind));
-    return places_.tensor;
+    check(places_.groups.tensor != nullptr, "no ranks to meet in ", to_string(op_.kind));
+    return places_.groups.tensor;
+  }
+  comm::Communicator* stages() const {
+    check(places_.groups.pipeline != nullptr, "no stages for ", to_string(op_.kind));
+    return places_.groups.pipeline;
+  }
+  std::int64_t row_bytes(const std::vector<BufferId>& one) const {
+    const Buffer& buffer = plan_.buffer(one.at(0));
+    return buffer.shape.back().factor * static_cast<std::int64_t>(size_of(buffer.type));
   }
   AnyCall all_gather() const {
     const DataType type = plan_.buffer(op_.outputs.at(0)).type;
@@ -292,9 +306,9 @@ class Binder {
   std::int64_t in_width() const { return plan_.buffer(op_.inputs.at(0)).shape.back().factor; }
   /// Rows of the output: its first dimension, or tokens where heads come first.
   Dim rows() const {
-    const std::vector<Dim>& shape = plan_.buffer(op_.outputs.at(0)).shape;
-    const bool by_token = plan_.buffer(op_.outputs.at(0)).kind == BufferKind::state || shape.size() == 3;
-    return by_token ? sized(Symbol::tokens) : shape.front();
+    const Buffer& buffer = plan_.buffer(op_.outputs.empty() ? op_.inputs.at(0) : op_.outputs.at(0));
+    const bool by_token = buffer.kind == BufferKind::state || buffer.shape.size() == 3;
+    return by_token ? sized(Symbol::tokens) : buffer.shape.front();
   }
 
   const Plan& plan_;

@@ -28,7 +28,7 @@ using AnyCall =
                  KernelCall<GatherRowsArgs>, KernelCall<MeanPoolArgs>, KernelCall<BestTokenArgs>,
                  KernelCall<NormQkvArgs>, KernelCall<NormMlpUpArgs>, KernelCall<OutputResidualArgs>,
                  KernelCall<BiasResidualArgs>, KernelCall<GreedyHeadArgs>, KernelCall<AllReduceArgs>,
-                 KernelCall<AllGatherArgs>, KernelCall<BestOfRanksArgs>>;
+                 KernelCall<AllGatherArgs>, KernelCall<BestOfRanksArgs>, KernelCall<ReceiveArgs>, KernelCall<SendArgs>>;
 
 /// An op ready to run.
 struct BoundOp {
@@ -61,7 +61,7 @@ struct Places {
   std::function<std::byte*(BufferId)> buffer;
   std::function<PackedMatrix(const WeightId&)> matrix;
   std::function<const float*(const WeightId&)> vector;
-  comm::Communicator* tensor = nullptr;  // of the ranks that share every layer
+  RankGroups groups = {};
 };
 
 /// What the kernel for `op` from `kernels` multiplies, most of all.

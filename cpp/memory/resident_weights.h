@@ -37,4 +37,7 @@ class ResidentWeights {
   Allocation memory_;
 };
 
+/// The weights that one process fills: of one rank, or of all the ranks that are its threads.
+using RankWeights = std::span<ResidentWeights* const>;
+
 }  // namespace lamella

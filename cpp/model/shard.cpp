@@ -61,4 +61,10 @@ void require_shards(const ModelSpec& spec, int ranks) {
   refuse("the vocabulary's size is", spec.vocab);
 }
 
+void require_stages(const ModelSpec& spec, int stages) {
+  if (static_cast<std::size_t>(stages) <= spec.layers.size()) return;
+  throw Error(ErrorCode::invalid_argument, concat("pipeline_parallel_size is ", stages, ", but the model has ",
+                                                  spec.layers.size(), " layers; expected at most that"));
+}
+
 }  // namespace lamella

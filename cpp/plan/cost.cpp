@@ -118,7 +118,9 @@ Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
     case OpKind::greedy_head:
       flops = matrix_flops(plan, op, evaluate(plan.buffer(op.inputs.front()).shape.front(), shape));
       break;
-    case OpKind::embed: break;
+    case OpKind::embed:
+    case OpKind::receive:
+    case OpKind::send: break;
     case OpKind::best_token: flops = element_count(plan.buffer(op.inputs.front()), shape); break;
     case OpKind::gather_rows:  // reads the gathered rows, not all of x
       read = read + (byte_count(plan.buffer(op.outputs[0]), shape) - byte_count(plan.buffer(op.inputs[0]), shape));

@@ -33,6 +33,9 @@ enum class OpKind : std::uint8_t {
   all_reduce,    // x -> the sum of all ranks' x
   all_gather,    // x [n, parts[rank]] -> [n, sum of parts]: all ranks' columns side by side
   best_of_ranks,  // [R, 2 * ranks], best_token of each rank -> [R, 2], the best of all
+  // From stage to stage of a pipeline (IV-B)
+  receive,       // -> what the stage before has sent
+  send,          // x -> (the next stage)
   // Deep-Fusion's regions (the paper's III-D, and the head): each replaces a run of the ops above
   norm_qkv,          // x [T, H], angles?, step tables -> q [T, Q], (kv state)
   layout_attention,  // q [T, Q], step tables, kv state -> [T, Q]
@@ -43,7 +46,7 @@ enum class OpKind : std::uint8_t {
 };
 [[nodiscard]] std::string_view to_string(OpKind kind) noexcept;
 
-/// Whether ranks meet in it.
+/// Whether ranks that share a layer meet in it.
 [[nodiscard]] constexpr bool is_collective(OpKind kind) noexcept {
   return kind == OpKind::all_reduce || kind == OpKind::all_gather;
 }

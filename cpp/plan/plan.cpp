@@ -69,6 +69,8 @@ std::string_view to_string(OpKind kind) noexcept {
     case OpKind::all_reduce: return "all_reduce";
     case OpKind::all_gather: return "all_gather";
     case OpKind::best_of_ranks: return "best_of_ranks";
+    case OpKind::receive: return "receive";
+    case OpKind::send: return "send";
     case OpKind::norm_qkv: return "norm_qkv";
     case OpKind::layout_attention: return "layout_attention";
     case OpKind::norm_mlp_up: return "norm_mlp_up";

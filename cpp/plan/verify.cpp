@@ -57,6 +57,8 @@ class OpVerifier {
         return arity(1, 1), type(in(0), DataType::f32), best(out(0)),
                shape(in(0), {sized(Symbol::rows), in(0).shape.back()}),
                expect(width(in(0)) % 2 == 0, "wants pairs in ", in(0).name);
+      case OpKind::receive: return arity(0, 1), rows_of(out(0), width(out(0))), numbers_or_f32(out(0));
+      case OpKind::send: return arity(1, 0), rows_of(in(0), width(in(0))), numbers_or_f32(in(0));
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::layout_attention:
         return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), numbers(out(0)),

@@ -131,7 +131,7 @@ class EngineExactness : public ::testing::Test {
                        .kv_cache_memory = static_cast<std::uint64_t>(blocks) * KvMemory::bytes_per_block(plan),
                        .steps_in_flight = company.steps_in_flight},
                       std::make_unique<RecordingDevice>(company.threads, subject.kernels, rows),
-                      [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 7); });
+                      [](RankWeights ranks, ThreadTeam&) { fill_lively(*ranks.front(), 7); });
     Listener listener(engine);
     for (const std::size_t i : company.requests) listener.submit(requests[i]);
     while (listener.open() > 0) listener.listen();
@@ -237,7 +237,7 @@ TEST_F(EngineExactness, CompanyAndThreadsChangeNoRowOfAnEncoder) {
                          .max_num_seqs = company.sequences,
                          .max_num_batched_tokens = company.step_tokens},
                         std::make_unique<RecordingDevice>(company.threads, *kernels, unused),
-                        [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 8); });
+                        [](RankWeights ranks, ThreadTeam&) { fill_lively(*ranks.front(), 8); });
       std::vector<std::vector<float>> rows;
       for (const Pooling pooling : {Pooling::none, Pooling::mean, Pooling::pooler}) {
         if (together) {

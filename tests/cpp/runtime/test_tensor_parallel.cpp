@@ -50,7 +50,7 @@ std::vector<float> run_rank(const Plan& plan, const ResidentWeights& weights, cp
   ThreadTeam team(threads);
   KvMemory kv(plan, "test");
   const Allocation workspace(cpu::CpuExecutor::workspace_bytes(plan, threads), "test");
-  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}, tensor}, team,
+  cpu::CpuExecutor executor(plan, {weights, kv, {workspace.data(), workspace.size()}, {.tensor = tensor}}, team,
                             {cpu::kernel_table(kernels, dtype_of(plan))});
   std::vector<float> outputs;
   for (const StepInput& step : steps(plan.find("logits") == nullptr && plan.find("greedy") == nullptr)) {
