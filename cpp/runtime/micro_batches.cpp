@@ -98,7 +98,7 @@ MicroBatches MicroBatching::counts(const Work& work, const StepTimes& times, dou
     const int one = options_.prompt_micro_batches > 0 ? options_.prompt_micro_batches : stages_;
     return {one, std::min(one, steps_in_flight_)};
   }
-  MicroBatches chosen = choose_micro_batches(stages_, work.prompt_tokens, work.generating, times, turnaround_s);
+  MicroBatches chosen = choose_micro_batches(stages_, work.prompt_tokens, work.sequences, times, turnaround_s);
   if (options_.prompt_micro_batches > 0) chosen.prompt = options_.prompt_micro_batches;
   if (options_.generation_micro_batches > 0) chosen.generation = options_.generation_micro_batches;
   chosen.generation = std::min(chosen.generation, steps_in_flight_);
@@ -111,7 +111,7 @@ StepShare MicroBatching::next(const Work& work, const StepTimes& times, double t
   if (work.prompt_tokens > prompt_tokens_) piece_ = share(work.prompt_tokens, chosen.prompt);
   prompt_tokens_ = work.prompt_tokens;
   StepShare step;
-  step.generating = work.generation_in_flight < chosen.generation ? share(work.generating, chosen.generation) : 0;
+  step.generating = work.generation_in_flight < chosen.generation ? share(work.sequences, chosen.generation) : 0;
   step.tokens = step.generating + (work.prompt_tokens > 0 ? piece_ : 0);
   return step;
 }

@@ -80,7 +80,7 @@ class MicroBatching {
 
   struct Work {
     std::int64_t prompt_tokens = 0;  // that no step has taken yet
-    std::int64_t generating = 0;  // sequences
+    std::int64_t sequences = 0;  // that run: they generate, or will when their prompts are done
     int generation_in_flight = 0;  // steps with some of them
   };
   /// A prompt's pieces stay as long as they were when it came, until there is more than there was. Where as many steps with

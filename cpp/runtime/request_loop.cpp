@@ -217,7 +217,7 @@ bool RequestLoop::submit_step() {
   flight.began_s = options_.clock();
   StepShare share;
   if (micro_batching_) {
-    MicroBatching::Work work{.prompt_tokens = scheduler_.prompt_tokens_left(), .generating = scheduler_.generating()};
+    MicroBatching::Work work{.prompt_tokens = scheduler_.prompt_tokens_left(), .sequences = scheduler_.running()};
     for (std::size_t i = 0; i < in_flight_; ++i)
       work.generation_in_flight += steps_[(oldest_step_ + i) % steps_.size()].generates ? 1 : 0;
     share = micro_batching_->next(work, runner_->times(), turnaround_s_);

@@ -127,10 +127,6 @@ void Scheduler::truncate(Sequence& sequence, std::int64_t tokens) {
 
 // ---- the next step ---------------------------------------------------------------------------------------------------
 
-std::int64_t Scheduler::generating() const noexcept {
-  return std::ranges::count_if(running_, [](const Sequence* sequence) { return sequence->generated() > 0; });
-}
-
 std::int64_t Scheduler::prompt_tokens_left() const noexcept {
   std::int64_t tokens = 0, places = limits_.max_num_seqs - running();
   const auto left = [](const Sequence& sequence) {

@@ -70,8 +70,6 @@ class Scheduler {
 
   [[nodiscard]] std::int64_t waiting() const noexcept { return waiting_; }
   [[nodiscard]] std::int64_t running() const noexcept { return static_cast<std::int64_t>(running_.size()); }
-  /// Running sequences that have their prompts behind them, in flight or not.
-  [[nodiscard]] std::int64_t generating() const noexcept;
   /// Tokens of the prompts that run, or could if there were blocks, that no step has taken yet.
   [[nodiscard]] std::int64_t prompt_tokens_left() const noexcept;
   [[nodiscard]] std::int64_t preemptions() const noexcept { return preemptions_; }

@@ -280,7 +280,7 @@ void bind_engine(nb::module_& m) {
       .def(
           "micro_batches",
           [](const EngineCore& engine, std::int64_t prompt_tokens, std::int64_t sequences) {
-            const MicroBatches counts = engine.micro_batches({.prompt_tokens = prompt_tokens, .generating = sequences});
+            const MicroBatches counts = engine.micro_batches({.prompt_tokens = prompt_tokens, .sequences = sequences});
             return std::make_pair(counts.prompt, counts.generation);
           },
           "prompt_tokens"_a, "sequences"_a, Released(),

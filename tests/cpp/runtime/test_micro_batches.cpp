@@ -56,23 +56,23 @@ TEST(MicroBatches, APromptsPiecesStayAsLongAsTheyWere) {
   MicroBatching batching(2, 4, {.prompt_micro_batches = 4, .generation_micro_batches = 2});
   std::int64_t left = 1000;
   for (int piece = 0; piece < 4; ++piece) {
-    const StepShare share = batching.next({.prompt_tokens = left, .generating = 6}, {}, 0.0);
+    const StepShare share = batching.next({.prompt_tokens = left, .sequences = 6}, {}, 0.0);
     EXPECT_EQ(share.generating, 3);
     EXPECT_EQ(share.tokens, 3 + 250);
     left -= 250;
   }
-  EXPECT_EQ(batching.next({.prompt_tokens = 0, .generating = 7}, {}, 0.0).tokens, 4);
-  EXPECT_EQ(batching.next({.prompt_tokens = 0, .generating = 7, .generation_in_flight = 1}, {}, 0.0).generating, 4);
-  EXPECT_EQ(batching.next({.prompt_tokens = 0, .generating = 7, .generation_in_flight = 2}, {}, 0.0).generating, 0);
-  EXPECT_EQ(batching.next({.prompt_tokens = 80, .generating = 0}, {}, 0.0).tokens, 20);  // a new one's own
+  EXPECT_EQ(batching.next({.prompt_tokens = 0, .sequences = 7}, {}, 0.0).tokens, 4);
+  EXPECT_EQ(batching.next({.prompt_tokens = 0, .sequences = 7, .generation_in_flight = 1}, {}, 0.0).generating, 4);
+  EXPECT_EQ(batching.next({.prompt_tokens = 0, .sequences = 7, .generation_in_flight = 2}, {}, 0.0).generating, 0);
+  EXPECT_EQ(batching.next({.prompt_tokens = 80, .sequences = 0}, {}, 0.0).tokens, 20);  // a new one's own
 }
 
 TEST(MicroBatches, SchedulesToCompareWithHaveOneCount) {
   MicroBatching single(3, 8, {.schedule = PipelineSchedule::single, .prompt_micro_batches = 6});
-  EXPECT_EQ(single.next({.prompt_tokens = 600, .generating = 12}, {}, 0.0).tokens, 2 + 100);
+  EXPECT_EQ(single.next({.prompt_tokens = 600, .sequences = 12}, {}, 0.0).tokens, 2 + 100);
   EXPECT_FALSE(single.drains());
   MicroBatching training(3, 8, {.schedule = PipelineSchedule::training});
-  EXPECT_EQ(training.next({.prompt_tokens = 0, .generating = 12}, {}, 0.0).generating, 4);
+  EXPECT_EQ(training.next({.prompt_tokens = 0, .sequences = 12}, {}, 0.0).generating, 4);
   EXPECT_TRUE(training.drains());
 }
 
