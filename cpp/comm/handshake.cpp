@@ -63,7 +63,8 @@ std::string joined(std::span<const std::string> words) {
   return text;
 }
 
-/// "rank 1 differs in model; ranks 2 and 3 differ in options and version": ranks that differ in the same stand together.
+/// "rank 1 differs in model; ranks 2 and 3 differ in options and version": ranks that differ in the same stand
+/// together.
 std::string differences(const Communicator& ranks, std::span<const std::vector<Row>> tables) {
   std::map<std::string, std::vector<std::string>> ranks_by_parts;
   for (std::size_t member = 1; member < tables.size(); ++member) {

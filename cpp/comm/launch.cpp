@@ -102,8 +102,8 @@ Launch launch_of(const Environment& environment) {
   const std::optional<Launch> mpi = reader.read(open_mpi);
   const std::optional<int> pmix = reader.number("PMIX_RANK");
   if (mpi && pmix && *pmix != mpi->rank) Reader::contradict("PMIX_RANK", *pmix, open_mpi.rank, mpi->rank);
-  // RANK and WORLD_SIZE alone are too common names; with the address at which they meet they are torchrun's, or a script's
-  // that stands in for it. A script may also set all of them from mpirun's variables.
+  // RANK and WORLD_SIZE alone are too common names; with the address at which they meet they are torchrun's, or a
+  // script's that stands in for it. A script may also set all of them from mpirun's variables.
   const bool torch_meets = reader.has("MASTER_ADDR") && (reader.has(torchrun.rank) || reader.has(torchrun.size));
   const std::optional<Launch> torch = torch_meets ? reader.read(torchrun) : std::nullopt;
   if (mpi && torch) {

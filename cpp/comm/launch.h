@@ -24,11 +24,11 @@ struct Launch {
 /// The value of a variable, null where it is not set: std::getenv, or what a test makes up.
 using Environment = std::function<const char*(const char* name)>;
 
-/// Reads what mpirun of Open MPI (OMPI_COMM_WORLD_*), mpiexec of MPICH and Intel MPI (PMI_*, MPI_LOCAL*), srun (SLURM_*) and
-/// torchrun (RANK, WORLD_SIZE, LOCAL_*, MASTER_ADDR) set; without any of them one rank. Where several speak, the one that
-/// started this process counts: mpirun and torchrun inside a Slurm job, not the job. Slurm's count only in a step of srun,
-/// since a batch script has them too, and is no rank. Errors: invalid_argument naming the variables where one is missing, is
-/// no such number, or says something else than another that must agree.
+/// Reads what mpirun of Open MPI (OMPI_COMM_WORLD_*), mpiexec of MPICH and Intel MPI (PMI_*, MPI_LOCAL*), srun
+/// (SLURM_*) and torchrun (RANK, WORLD_SIZE, LOCAL_*, MASTER_ADDR) set; without any of them one rank. Where several
+/// speak, the one that started this process counts: mpirun and torchrun inside a Slurm job, not the job. Slurm's count
+/// only in a step of srun, since a batch script has them too, and is no rank. Errors: invalid_argument naming the
+/// variables where one is missing, is no such number, or says something else than another that must agree.
 [[nodiscard]] Launch launch_of(const Environment& environment);
 /// Of this process.
 [[nodiscard]] Launch launch_of_process();

@@ -100,8 +100,8 @@ class LocalGroup {
     std::string_view what;
     std::chrono::milliseconds deadline;
   };
-  /// Waits until the epoch has another count than `seen`, for what `member` does. `absent`: gives the other members that are
-  /// waited for too.
+  /// Waits until the epoch has another count than `seen`, for what `member` does. `absent` gives the other members that
+  /// are waited for too.
   template <typename Absent>
   void wait_for(int member, Epoch& epoch, std::uint32_t seen, const Wait& wait, const Absent& absent);
   void compare_calls(std::uint32_t meeting);

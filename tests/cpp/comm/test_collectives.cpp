@@ -1,4 +1,5 @@
-// Every collective over drawn sizes, types and groups against plain loops, among threads. Run under ThreadSanitizer as well.
+// Every collective over drawn sizes, types and groups against plain loops, among threads. Run under ThreadSanitizer as
+// well.
 #include <gtest/gtest.h>
 
 #include <cmath>

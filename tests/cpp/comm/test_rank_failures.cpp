@@ -1,4 +1,5 @@
-// What the others learn of a rank that fails, stays away or calls something else (reliability.md, E1, E2 and E4 in process).
+// What the others learn of a rank that fails, stays away or calls something else (reliability.md, E1, E2 and E4 in
+// process).
 #include <gtest/gtest.h>
 
 #include <atomic>
