@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <variant>
 
@@ -27,7 +28,9 @@ using AnyCall =
                  KernelCall<AttentionArgs>, KernelCall<ActivateArgs>, KernelCall<ResidualArgs>,
                  KernelCall<GatherRowsArgs>, KernelCall<MeanPoolArgs>, KernelCall<BestTokenArgs>,
                  KernelCall<NormQkvArgs>, KernelCall<NormMlpUpArgs>, KernelCall<OutputResidualArgs>,
-                 KernelCall<BiasResidualArgs>, KernelCall<GreedyHeadArgs>, KernelCall<AllReduceArgs>,
+                 KernelCall<BiasResidualArgs>, KernelCall<GreedyHeadArgs>, KernelCall<RouteArgs>,
+                 KernelCall<DispatchArgs>, KernelCall<ExpertLinearArgs>, KernelCall<CombineArgs>,
+                 KernelCall<NormRouteArgs>, KernelCall<ExpertUpArgs>, KernelCall<AllReduceArgs>,
                  KernelCall<AllGatherArgs>, KernelCall<BestOfRanksArgs>, KernelCall<ReceiveArgs>, KernelCall<SendArgs>>;
 
 /// An op ready to run.
@@ -37,6 +40,7 @@ struct BoundOp {
   /// Of the kernel set; nullptr: its linears have one way.
   LinearWay (*linear_way)(const WeightFormat&, std::int64_t tokens, bool sbi_gemm);
   Dim rows;  // how many rows (tokens, output rows or sequences) the kernel treats
+  std::shared_ptr<const WeightAndBias[]> experts;  // that the call points to: of a mixture's linears
   AnyCall call;
 
   /// Takes over the sizes of the next step, for so many workers, and chooses what depends on them. Called once a step, by

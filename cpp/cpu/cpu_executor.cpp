@@ -42,6 +42,10 @@ ScratchBounds scratch_bounds(const Plan& plan, int workers) {
     const OpAttributes& a = op.attributes;
     bounds.max_head_dim = std::max<std::int64_t>(bounds.max_head_dim, a.head_dim);
     if (op.kind == OpKind::greedy_head) bounds.max_rows = plan.bounds.rows;
+    if (a.experts) {
+      bounds.max_experts = std::max<std::int64_t>(bounds.max_experts, a.experts->count);
+      bounds.max_top_k = std::max<std::int64_t>(bounds.max_top_k, a.experts->top_k);
+    }
     for (int some = 2; a.kv_heads > 0 && some <= workers; ++some)  // fewer than all may take part
       if (a.kv_heads % some != 0) bounds.split_group = std::max<std::int64_t>(bounds.split_group, a.heads / a.kv_heads);
   }

@@ -337,9 +337,11 @@ class AttentionSpec:
     def __repr__(self) -> str: ...
 
 class ExpertsSpec:
-    """Mixture of experts of a layer (named room)."""
+    """
+    Mixture of experts in place of a layer's MLP, of whose kind each expert is.
+    """
 
-    def __init__(self, *, count: int = 0, top_k: int = 0, intermediate: int = 0, router: RouterKind = RouterKind.softmax_top_k, shared_intermediate: int = 0) -> None: ...
+    def __init__(self, *, count: int = 0, top_k: int = 0, intermediate: int = 0, router: RouterKind = RouterKind.softmax_top_k, scale: float = 1.0, shared_intermediate: int = 0, shared_gate: bool = False) -> None: ...
 
     @property
     def count(self) -> int: ...
@@ -366,10 +368,22 @@ class ExpertsSpec:
     def router(self, arg: RouterKind, /) -> None: ...
 
     @property
+    def scale(self) -> float: ...
+
+    @scale.setter
+    def scale(self, arg: float, /) -> None: ...
+
+    @property
     def shared_intermediate(self) -> int: ...
 
     @shared_intermediate.setter
     def shared_intermediate(self, arg: int, /) -> None: ...
+
+    @property
+    def shared_gate(self) -> bool: ...
+
+    @shared_gate.setter
+    def shared_gate(self, arg: bool, /) -> None: ...
 
     def __repr__(self) -> str: ...
 
@@ -646,6 +660,10 @@ class WeightDeclaration:
     @property
     def layer(self) -> int:
         """-1 outside the layers."""
+
+    @property
+    def expert(self) -> int:
+        """-1 outside a mixture's experts."""
 
     @property
     def rows(self) -> int: ...

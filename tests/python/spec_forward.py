@@ -114,8 +114,26 @@ ACTIVATIONS = {
 }
 
 
-def mlp(x: Array, spec: _core.MlpSpec, w: dict[str, Array], at: str) -> Array:
+def mlp(x: Array, spec: _core.MlpSpec, w: dict[str, Array], at: str, kind: str = "mlp") -> Array:
+    if spec.experts is not None and kind == "mlp" and at + "router" in w:
+        return experts(x, spec, spec.experts, w, at)
     act = ACTIVATIONS[spec.activation]
-    up = linear(x, w, at + "mlp_up")
-    inner = act(linear(x, w, at + "mlp_gate")) * up if spec.gated else act(up)
-    return linear(inner, w, at + "mlp_down")
+    up = linear(x, w, at + kind + "_up")
+    inner = act(linear(x, w, at + kind + "_gate")) * up if spec.gated else act(up)
+    return linear(inner, w, at + kind + "_down")
+
+
+def experts(x: Array, spec: _core.MlpSpec, mixture: _core.ExpertsSpec, w: dict[str, Array], at: str) -> Array:
+    """Softmax routers, which are those of the families here."""
+    scores = np.exp(linear(x, w, at + "router"))
+    scores /= scores.sum(-1, keepdims=True)
+    chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : mixture.top_k]
+    weights = np.take_along_axis(scores, chosen, axis=-1)
+    if mixture.router == _core.RouterKind.softmax_top_k_renormalised:
+        weights /= weights.sum(-1, keepdims=True)
+    each = np.stack([mlp(x, spec, w, f"{at}experts.{e}.") for e in range(mixture.count)], axis=1)
+    y = (np.take_along_axis(each, chosen[..., None], axis=1) * weights[..., None]).sum(axis=1)
+    if mixture.shared_intermediate:
+        gate = 1 / (1 + np.exp(-linear(x, w, at + "shared_router"))) if mixture.shared_gate else 1.0
+        y = y + gate * mlp(x, spec, w, at, "shared")
+    return y

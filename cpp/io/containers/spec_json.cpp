@@ -85,7 +85,9 @@ void fields(Visit& visit, As<ExpertsSpec> auto& s) {
   visit("top_k", s.top_k);
   visit("intermediate", s.intermediate);
   visit("router", s.router);
+  visit("scale", s.scale);
   visit("shared_intermediate", s.shared_intermediate);
+  visit("shared_gate", s.shared_gate);
 }
 template <typename Visit>
 void fields(Visit& visit, As<MlpSpec> auto& s) {

@@ -136,15 +136,17 @@ class StageCut {
   }
 
   void keep_own_weights() {
-    const auto names = [](const std::vector<Op>& ops, std::size_t weight) {
-      return std::ranges::any_of(ops, [&](const Op& op) {
-        return std::ranges::find(op.weights, WeightIndex{static_cast<std::uint32_t>(weight)}) != op.weights.end();
-      });
+    const auto named_by = [&](const std::vector<Op>& ops) {
+      std::vector<bool> named(plan_.weights.size(), false);
+      for (const Op& op : ops)
+        for (const WeightIndex index : op.weights) named[static_cast<std::size_t>(index)] = true;
+      return named;
     };
+    const std::vector<bool> here = named_by(cut_.ops), anywhere = named_by(plan_.ops);
     std::vector<WeightDeclaration> kept;
     std::vector<WeightIndex> renumbered(plan_.weights.size());
     for (std::size_t i = 0; i < plan_.weights.size(); ++i) {
-      if (!names(cut_.ops, i) && (stage_ != last_ || names(plan_.ops, i))) continue;
+      if (!here[i] && (stage_ != last_ || anywhere[i])) continue;
       renumbered[i] = WeightIndex{static_cast<std::uint32_t>(kept.size())};
       kept.push_back(std::move(cut_.weights[i]));
     }

@@ -46,13 +46,19 @@ ModelSpec unusual() {
 }
 
 TEST(SpecJson, ComesBackAsItWas) {
-  for (const ModelSpec& spec : {llama_like(3), gpt2_like(), neox_like(), bert_like(), unusual()}) {
+  for (const ModelSpec& spec : {llama_like(3), gpt2_like(), neox_like(), bert_like(), unusual(), mixtral_like(),
+                                qwen_moe_like(), gpt_moe_like(), sigmoid_moe_like()}) {
     const std::string text = to_json(spec);
     EXPECT_EQ(to_json(parsed(text)), text) << spec.family;
     std::string pieces;
     write_json(spec, [&](std::string_view piece) { pieces += piece; });
     EXPECT_EQ(pieces, text);
   }
+  const ExpertsSpec experts = *sigmoid_moe_like().layers[1].mlp.experts,
+                    read = *parsed(to_json(sigmoid_moe_like())).layers[1].mlp.experts;
+  EXPECT_EQ(read.router, experts.router);
+  EXPECT_EQ(read.scale, experts.scale);
+  EXPECT_EQ(read.shared_intermediate, experts.shared_intermediate);
   const ModelSpec spec = unusual(), back = parsed(to_json(spec));
   EXPECT_EQ(back.layers[1].attention.rope, spec.layers[1].attention.rope);
   EXPECT_EQ(back.layers[1].attention.scale, spec.layers[1].attention.scale);

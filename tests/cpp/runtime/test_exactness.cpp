@@ -64,14 +64,16 @@ class EngineExactness : public ::testing::Test {
     spec.hidden = any_of<std::int64_t>({30, 36, 64, 65, 130, 200});
     const auto head_dim = any_of<std::int32_t>({6, 10, 16, 34});
     for (LayerSpec& layer : spec.layers) {
-      layer.mlp.intermediate = any_of<std::int64_t>({50, 64, 97, 160, 257});
+      const auto width = any_of<std::int64_t>({50, 64, 97, 160, 257});
+      (layer.mlp.experts ? layer.mlp.experts->intermediate : layer.mlp.intermediate) = width;
       layer.attention.head_dim = head_dim;
     }
     return spec;
   }
   /// Half of them with windows: one for all layers, or one for some.
   ModelSpec any_decoder() {
-    ModelSpec spec = resized(any_of<ModelSpec>({llama_like(), gpt2_like(), neox_like()}));
+    ModelSpec spec = resized(any_of<ModelSpec>(
+        {llama_like(), gpt2_like(), neox_like(), mixtral_like(), qwen_moe_like(), gpt_moe_like(), sigmoid_moe_like()}));
     const auto window = any_of<std::int32_t>({0, 0, static_cast<std::int32_t>(draw(2, 60)), 16, 300});
     const bool all = draw(0, 2) == 0;
     for (LayerSpec& layer : spec.layers) layer.attention.window = all || draw(0, 1) == 0 ? window : 0;

@@ -65,9 +65,12 @@ ModelSpec biased_head(int layers) {
 }
 
 std::vector<Case> cases() {
-  return {{llama_like(3), PlanOutput::logits}, {gpt2_like(3), PlanOutput::logits},   {neox_like(3), PlanOutput::logits},
-          {llama_like(3), PlanOutput::greedy}, {biased_head(3), PlanOutput::greedy}, {bert_like(3), PlanOutput::hidden},
-          {bert_like(3), PlanOutput::mean},    {bert_like(3), PlanOutput::pooler}};
+  return {{llama_like(3), PlanOutput::logits},   {gpt2_like(3), PlanOutput::logits},
+          {neox_like(3), PlanOutput::logits},    {llama_like(3), PlanOutput::greedy},
+          {biased_head(3), PlanOutput::greedy},  {bert_like(3), PlanOutput::hidden},
+          {bert_like(3), PlanOutput::mean},      {bert_like(3), PlanOutput::pooler},
+          {mixtral_like(3), PlanOutput::logits}, {qwen_moe_like(3), PlanOutput::greedy},
+          {gpt_moe_like(3), PlanOutput::logits}, {sigmoid_moe_like(3), PlanOutput::logits}};
 }
 
 TEST(Executor, EachRegionGivesTheBitsOfTheOpsThatItReplaces) {
@@ -123,12 +126,14 @@ TEST(Executor, EverySetAgreesWithTheOracleInEveryWeightOnlyFormat) {
 }
 
 TEST(Executor, ThreadsChangeNoBit) {
-  const Plan plan = deep_fusion(plan_of(llama_like(3)));
-  ResidentWeights weights(plan.weights);
-  fill_lively(weights, 5);
-  const cpu::KernelSet best = cpu::available_kernel_sets().back();
-  const std::vector<float> one = run(plan, weights, best, 1);
-  for (const int threads : {2, 3, 4, 7}) EXPECT_EQ(run(plan, weights, best, threads), one) << threads;
+  for (const ModelSpec& spec : {llama_like(3), mixtral_like(3), qwen_moe_like(3)}) {
+    const Plan plan = deep_fusion(plan_of(spec));
+    ResidentWeights weights(plan.weights);
+    fill_lively(weights, 5);
+    const cpu::KernelSet best = cpu::available_kernel_sets().back();
+    const std::vector<float> one = run(plan, weights, best, 1);
+    for (const int threads : {2, 3, 4, 7}) EXPECT_EQ(run(plan, weights, best, threads), one) << threads;
+  }
 }
 
 /// The most threads that shared an op since it was set to zero.

@@ -80,7 +80,7 @@ class LoadParts : public ::testing::Test {
 };
 
 TEST_F(LoadParts, AreThoseOfTheWholeInEveryArrangement) {  // by columns, fused, in pairs; sizes off every grid
-  for (const ModelSpec& spec : {llama_like(1), gpt2_like(1), neox_like(1)}) {
+  for (const ModelSpec& spec : {llama_like(1), gpt2_like(1), neox_like(1), qwen_moe_like(1), gpt_moe_like(2)}) {
     SCOPED_TRACE(spec.family);
     for (const WeightFormat& format : {formats::f32, formats::bf16, formats::int8, formats::int4})
       expect_parts(spec, {io::StorageType::f32}, format);
