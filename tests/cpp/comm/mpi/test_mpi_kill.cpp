@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -137,6 +138,10 @@ Outcome run_job(const std::vector<std::string>& options, const Victim& victim) {
     left = marked_processes(mark);
     if (left.empty() || Clock::now() > end) break;
   }
+  std::printf(
+      "rank %d, signal %d after %lld us: mpirun took %lld ms, its processes %lld ms\n", victim.rank, victim.signal,
+      static_cast<long long>(victim.after.count()), static_cast<long long>(outcome.took.count()),
+      static_cast<long long>(std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count()));
   for (const std::string& process : left) {
     ADD_FAILURE() << "left behind: process " << process;
     ::kill(static_cast<pid_t>(std::strtol(process.c_str(), nullptr, 10)), SIGKILL);
