@@ -145,11 +145,12 @@ void MpiState::duplicate_world() {
 MpiState::~MpiState() {
   if (meet_last()) {
     const bool is_done = service_.end(
-        [this] {
-          check_mpi(MPI_Cancel(&control_request_), "MPI_Cancel");
-          check_mpi(MPI_Wait(&control_request_, MPI_STATUS_IGNORE), "MPI_Wait");
-          check_mpi(MPI_Comm_free(&data_), "MPI_Comm_free");
-          check_mpi(MPI_Comm_free(&control_), "MPI_Comm_free");
+        // By value: where MPI takes longer than the limit, this goes on when the state is gone.
+        [request = control_request_, data = data_, control = control_]() mutable {
+          check_mpi(MPI_Cancel(&request), "MPI_Cancel");
+          check_mpi(MPI_Wait(&request, MPI_STATUS_IGNORE), "MPI_Wait");
+          check_mpi(MPI_Comm_free(&data), "MPI_Comm_free");
+          check_mpi(MPI_Comm_free(&control), "MPI_Comm_free");
         },
         options_.deadline);
     if (is_done) return;

@@ -35,6 +35,7 @@ Variables both(Variables one, const Variables& other) {
   return one;
 }
 
+// NOLINTBEGIN(bugprone-throwing-static-initialization): a test program that cannot start has failed
 const Variables mpirun = {{"OMPI_COMM_WORLD_RANK", "5"},
                           {"OMPI_COMM_WORLD_SIZE", "8"},
                           {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
@@ -49,6 +50,7 @@ const Variables torchrun = {{"RANK", "1"},
                             {"LOCAL_WORLD_SIZE", "2"},
                             {"MASTER_ADDR", "node0"},
                             {"MASTER_PORT", "29500"}};
+// NOLINTEND(bugprone-throwing-static-initialization)
 
 TEST(Launch, IsReadFromEveryLauncher) {
   EXPECT_EQ(launch_with({}), Launch());

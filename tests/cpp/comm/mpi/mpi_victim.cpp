@@ -1,7 +1,8 @@
 // A rank of a job in which one ends all of a sudden, or stands still: run by test_mpi_kill under mpirun.
 //   mpi_victim FOLDER RANK SIGNAL MICROSECONDS DEADLINE_MS
-// All call drawn collectives until that signal comes to RANK, so long after the start. The others write what they are
-// told to FOLDER/rank-N and to standard error, and exit with 5 once all had time to do so.
+// All call drawn collectives until that signal comes to RANK, so long after the start; with negative MICROSECONDS it
+// comes before MPI begins. The others write what they are told to FOLDER/rank-N and to standard error, and exit with 5
+// once all have done so.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "../drawn_calls.h"
+#include "comm/launch.h"
 #include "comm/mpi_world.h"
 #include "lamella/error.h"
 #include "mpi_main.h"
@@ -27,7 +29,8 @@ int main(int argc, char** argv) {
   const auto file_of = [&](int rank) { return folder + "/rank-" + std::to_string(rank); };
   int ranks = 0;
   try {
-    MpiWorld world({.deadline = deadline});
+    if (after.count() < 0 && launch_of_process().rank == victim) static_cast<void>(std::raise(signal));
+    MpiWorld world({.deadline = deadline, .init_timeout = 3 * deadline});
     ranks = world.size();
     const auto all = world.all();
     comm::testing::Random random(comm::testing::common_seed(*all));

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "../every_call.h"
@@ -150,6 +151,20 @@ TEST(MpiFailures, WhoSendsAnotherNumberOfBytesIsNamed) {
             }),
             on_this_host("rank 0") + " failed: it sent 8 bytes in group world where " + on_this_host("rank 1") +
                 " expects 12");
+}
+
+TEST(MpiFailures, AnotherMpisMpirunIsRefused) {
+  ASSERT_EQ(::setenv("OMPI_COMM_WORLD_SIZE", "5", 1), 0);
+  try {
+    const MpiWorld world;
+    ADD_FAILURE() << "of five ranks where there are three";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    EXPECT_STREQ(error.what(),
+                 "mpirun (Open MPI) started 5 ranks, and MPI knows 3: use the mpirun of the MPI that Lamella was built "
+                 "with, or srun --mpi=pmix");
+  }
+  ASSERT_EQ(::setenv("OMPI_COMM_WORLD_SIZE", "3", 1), 0);
 }
 
 TEST(MpiFailures, AHandshakeNamesAllWhoStayAway) {
