@@ -28,13 +28,16 @@ SHAPE: dict[str, dict[str, Any]] = {
     "qwen2": {"hidden_size": 60, "num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 3},
     "bert": {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 64},
 }
-for _family in ("gpt_neox", "llama", "mistral"):
+SHAPE["mixtral"] = dict(SHAPE["mistral"])
+SHAPE["qwen2_moe"] = {**SHAPE["qwen2"], "mlp_only_layers": [1]}
+for _family in ("gpt_neox", "llama", "mistral", "mixtral"):
     SHAPE[_family]["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
 SHAPE["gpt_neox"]["rope_parameters"]["partial_rotary_factor"] = 0.5
-for _family in ("llama", "mistral"):
+for _family in ("llama", "mistral", "mixtral"):
     SHAPE[_family]["head_dim"] = 10
-SHAPE["qwen2"]["layer_types"] = ["full_attention", "sliding_attention", "full_attention"]
-SHAPE["qwen2"]["use_sliding_window"] = True
+for _family in ("qwen2", "qwen2_moe"):
+    SHAPE[_family]["layer_types"] = ["full_attention", "sliding_attention", "full_attention"]
+    SHAPE[_family]["use_sliding_window"] = True
 
 Models = Callable[[str], tuple[Path, int]]
 
