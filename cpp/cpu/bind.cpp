@@ -225,7 +225,7 @@ class Binder {
                                         .kind = a_.norm.kind,
                                         .eps = a_.norm.eps,
                                         .tokens = 0,
-                                        .width = out_width()});
+                                        .width = out_width() / std::max(a_.heads, 1)});
   }
   AnyCall linear() const {
     return with(kernels_.linear, LinearArgs{.x = in(0),
@@ -384,6 +384,7 @@ class Binder {
   Dim rows() const {
     if (op_.kind == OpKind::dispatch || op_.kind == OpKind::norm_route) return sized(Symbol::tokens);
     const std::vector<Dim>& shape = plan_.buffer(op_.outputs.at(0)).shape;
+    if (op_.kind == OpKind::norm && a_.heads > 0) return {shape.front().symbol, shape.front().factor * a_.heads};
     const bool by_token = plan_.buffer(op_.outputs.at(0)).kind == BufferKind::state || shape.size() == 3;
     return by_token ? sized(Symbol::tokens) : shape.front();
   }

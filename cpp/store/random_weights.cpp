@@ -14,7 +14,7 @@ constexpr float random_deviation = 0.02F;
 
 bool is_norm_scale(Slot slot) noexcept {
   return slot == Slot::embedding_norm || slot == Slot::attention_norm || slot == Slot::mlp_norm ||
-         slot == Slot::final_norm;
+         slot == Slot::final_norm || slot == Slot::query_norm || slot == Slot::key_norm;
 }
 
 /// The tile of 16 rows that begins at `first`.
