@@ -239,7 +239,7 @@ class Binder {
                                         .kind = a_.norm.kind,
                                         .eps = a_.norm.eps,
                                         .tokens = 0,
-                                        .width = out_width()});
+                                        .width = out_width() / std::max(a_.heads, 1)});
   }
   AnyCall linear() const {
     return with(kernels_.linear, LinearArgs{.x = in(0),
@@ -398,6 +398,8 @@ class Binder {
   Dim rows() const {
     if (op_.kind == OpKind::dispatch || op_.kind == OpKind::norm_route) return sized(Symbol::tokens);
     const Buffer& buffer = plan_.buffer(op_.outputs.empty() ? op_.inputs.at(0) : op_.outputs.at(0));
+    if (op_.kind == OpKind::norm && a_.heads > 0)
+      return {buffer.shape.front().symbol, buffer.shape.front().factor * a_.heads};
     const bool by_token = buffer.kind == BufferKind::state || buffer.shape.size() == 3;
     return by_token ? sized(Symbol::tokens) : buffer.shape.front();
   }

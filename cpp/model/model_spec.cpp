@@ -119,8 +119,9 @@ void validate_attention(const Part& part, const AttentionSpec& attention, Positi
               positions == PositionKind::rotary ? "present, because positions are rotary"
                                                 : "absent, because positions are not rotary");
   if (attention.rope) validate_rope(part.sub("rope"), *attention.rope, attention.head_dim);
-  part.not_built(attention.query_norm.kind != NormKind::none, "query_norm", "a norm of the queries");
-  part.not_built(attention.key_norm.kind != NormKind::none, "key_norm", "a norm of the keys");
+  validate_norm(part.sub("query_norm"), attention.query_norm);
+  validate_norm(part.sub("key_norm"), attention.key_norm);
+  part.not_built(attention.query_norm.bias || attention.key_norm.bias, "query_norm", "a norm of queries with a bias");
   part.expect(attention.window >= 0, "window", attention.window, "0 or more");
   part.expect(attention.window == 0 || attention.causal, "window", attention.window, "0 for bidirectional attention");
   part.not_built(attention.logit_softcap != 0.0F, "logit_softcap", "soft-capping of attention scores");

@@ -60,9 +60,10 @@ struct AttentionSpec {
   bool qkv_bias = false;
   bool output_bias = false;
   std::optional<RopeSpec> rope;
-  NormSpec query_norm, key_norm;   // named room: norms of q and k per head (Qwen3)
+  NormSpec query_norm, key_norm;   // of each head's q and k, before RoPE (Qwen3)
   std::int32_t window = 0;         // a token sees so many, itself included; 0: all before it (Mistral, GPT-Neo)
   float logit_softcap = 0.0F;      // named room (Gemma 2)
+  bool norm_across_heads = false;  // query_norm and key_norm are of a token's heads together (OLMoE)
 
   [[nodiscard]] std::int64_t query_width() const noexcept { return std::int64_t{heads} * head_dim; }
   [[nodiscard]] std::int64_t kv_width() const noexcept { return std::int64_t{kv_heads} * head_dim; }

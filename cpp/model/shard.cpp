@@ -55,6 +55,11 @@ void require_shards(const ModelSpec& spec, int ranks) {
   std::int64_t most = spec.vocab;
   for (const LayerSpec& layer : spec.layers)
     most = std::min({most, std::int64_t{layer.attention.heads}, narrowest(layer.mlp)});
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    if (spec.layers[i].attention.norm_across_heads && ranks > 1)
+      throw Error(ErrorCode::unsupported_model,
+                  concat("tensor_parallel_size is ", ranks, ", but layer ", i,
+                         " norms the queries of all heads together; expected 1 for this model"));
   if (ranks <= most) return;
   const auto refuse = [&](std::string_view what, std::int64_t count) {
     throw Error(ErrorCode::invalid_argument, concat("tensor_parallel_size is ", ranks, ", but ", what, " ", count,

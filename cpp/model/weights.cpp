@@ -11,9 +11,9 @@ constexpr std::string_view slot_names[] = {
     "token_embedding", "position_embedding", "type_embedding", "embedding_norm", "embedding_norm_bias",
     // a layer
     "attention_norm", "attention_norm_bias", "query", "query_bias", "key", "key_bias", "value", "value_bias",
-    "attention_output", "attention_output_bias", "mlp_norm", "mlp_norm_bias", "mlp_gate", "mlp_gate_bias", "mlp_up",
-    "mlp_up_bias", "mlp_down", "mlp_down_bias", "router", "router_bias", "shared_gate", "shared_gate_bias", "shared_up",
-    "shared_up_bias", "shared_down", "shared_down_bias", "shared_router",
+    "query_norm", "key_norm", "attention_output", "attention_output_bias", "mlp_norm", "mlp_norm_bias", "mlp_gate",
+    "mlp_gate_bias", "mlp_up", "mlp_up_bias", "mlp_down", "mlp_down_bias", "router", "router_bias", "shared_gate",
+    "shared_gate_bias", "shared_up", "shared_up_bias", "shared_down", "shared_down_bias", "shared_router",
     // the head
     "final_norm", "final_norm_bias", "head", "head_bias", "pooler", "pooler_bias"};
 static_assert(std::size(slot_names) == static_cast<std::size_t>(Slot::pooler_bias) + 1,
@@ -53,6 +53,11 @@ void declare_attention(Declarations& out, const AttentionSpec& attention, std::i
   out.linear(Slot::query, attention.query_width(), hidden, attention.qkv_bias, Segment::norms_qkv);
   out.linear(Slot::key, attention.kv_width(), hidden, attention.qkv_bias, Segment::norms_qkv);
   out.linear(Slot::value, attention.kv_width(), hidden, attention.qkv_bias, Segment::norms_qkv);
+  const bool together = attention.norm_across_heads;
+  out.norm(Slot::query_norm, attention.query_norm, together ? attention.query_width() : attention.head_dim,
+           Segment::norms_qkv);
+  out.norm(Slot::key_norm, attention.key_norm, together ? attention.kv_width() : attention.head_dim,
+           Segment::norms_qkv);
   out.linear(Slot::attention_output, hidden, attention.query_width(), attention.output_bias, Segment::attention_output);
 }
 

@@ -29,6 +29,8 @@ enum class Slot : std::uint8_t {
   key_bias,
   value,
   value_bias,
+  query_norm,
+  key_norm,
   attention_output,
   attention_output_bias,
   mlp_norm,

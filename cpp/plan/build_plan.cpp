@@ -44,6 +44,8 @@ BufferId Builder::attention(const LayerSpec& l, BufferId x) {
   BufferId q = linear({Slot::query, a.qkv_bias}, x, "q");                    // [T, Q]
   BufferId k = linear({Slot::key, a.qkv_bias}, x, "k");                      // [T, K]
   BufferId v = linear({Slot::value, a.qkv_bias}, x, "v");                    // [T, K]
+  q = norm(a.query_norm, Slot::query_norm, q, a.norm_across_heads ? 0 : a.heads);
+  k = norm(a.key_norm, Slot::key_norm, k, a.norm_across_heads ? 0 : a.kv_heads);
   if (a.rope) {
     q = rope(a, q, a.heads);
     k = rope(a, k, a.kv_heads);

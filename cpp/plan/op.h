@@ -14,7 +14,7 @@ namespace lamella {
 /// found by their slot. T, S, R, B: symbol.h. H: hidden, Q: heads * head_dim, K: kv heads * head_dim, I: intermediate.
 enum class OpKind : std::uint8_t {
   embed,         // token_ids, positions, token_types -> [T, H]; weights: token, position?, type? embedding
-  norm,          // x -> y, both [T, H]; weights: scale, bias?
+  norm,          // x -> y, both [T, H], with heads of each head by itself; weights: scale, bias?
   linear,        // x [n, in] -> y [n, out] = x W^T
   add_bias,      // x -> y
   rope_table,    // positions, rope_lengths -> angles [T, rotary_dim]: cos, then sin

@@ -85,11 +85,12 @@ void PlanWriter::rope_tables() {
   }
 }
 
-BufferId PlanWriter::norm(const NormSpec& spec, Slot slot, BufferId x) {
+BufferId PlanWriter::norm(const NormSpec& spec, Slot slot, BufferId x, std::int32_t heads) {
   if (spec.kind == NormKind::none) return x;
   const BufferId y = define("normed", buffer(x).type, buffer(x).shape);
   Op& op = append(OpKind::norm, {x}, {y});
   op.attributes.norm = spec;
+  op.attributes.heads = heads;
   op.weights = {weight(slot)};
   if (spec.bias) op.weights.push_back(weight(bias_of(slot)));
   return y;

@@ -33,7 +33,9 @@ class PlanWriter {
   /// One table of angles for each distinct RopeSpec of the layers, shared by all layers that use it.
   void rope_tables();
   /// Returns x itself where the norm's kind is none.
-  BufferId norm(const NormSpec& spec, Slot slot, BufferId x);
+  BufferId norm(const NormSpec& spec, Slot slot, BufferId x) { return norm(spec, slot, x, 0); }
+  /// Of each of so many heads of a row by itself; 0: of the row.
+  BufferId norm(const NormSpec& spec, Slot slot, BufferId x, std::int32_t heads);
   BufferId linear(Projection projection, BufferId x, std::string_view name);
   BufferId linear(Projection projection, BufferId x, std::string_view name, DataType type);
   BufferId rope(const AttentionSpec& attention, BufferId x, std::int32_t heads);

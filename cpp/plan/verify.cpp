@@ -19,7 +19,9 @@ class OpVerifier {
   void operator()() const {
     switch (op_.kind) {
       case OpKind::embed: return embed();
-      case OpKind::norm: return arity(1, 1), same(in(0), out(0)), numbers(out(0)), vectors(width(in(0)));
+      case OpKind::norm:
+        return arity(1, 1), same(in(0), out(0)), numbers(out(0)),
+               vectors(width(in(0)) / std::max(op_.attributes.heads, 1));
       case OpKind::linear: return arity(1, 1), projection(in(0), out(0)), numbers(in(0)), numbers_or_f32(out(0));
       case OpKind::add_bias: return arity(1, 1), same(in(0), out(0)), numbers_or_f32(out(0)), vectors(width(in(0)));
       case OpKind::rope_table:

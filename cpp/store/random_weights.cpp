@@ -15,7 +15,7 @@ constexpr float random_deviation = 0.02F;
 
 bool is_norm_scale(Slot slot) noexcept {
   return slot == Slot::embedding_norm || slot == Slot::attention_norm || slot == Slot::mlp_norm ||
-         slot == Slot::final_norm;
+         slot == Slot::final_norm || slot == Slot::query_norm || slot == Slot::key_norm;
 }
 
 /// Of a weight's own numbers, whichever ranks have parts of it.

@@ -109,7 +109,8 @@ void bind_layer_parts(nb::module_& m) {
               Field{"causal", &AttentionSpec::causal}, Field{"qkv_bias", &AttentionSpec::qkv_bias},
               Field{"output_bias", &AttentionSpec::output_bias}, Field{"rope", &AttentionSpec::rope},
               Field{"query_norm", &AttentionSpec::query_norm}, Field{"key_norm", &AttentionSpec::key_norm},
-              Field{"window", &AttentionSpec::window}, Field{"logit_softcap", &AttentionSpec::logit_softcap});
+              Field{"window", &AttentionSpec::window}, Field{"logit_softcap", &AttentionSpec::logit_softcap},
+              Field{"norm_across_heads", &AttentionSpec::norm_across_heads});
   bind_record(m, "ExpertsSpec", "Mixture of experts in place of a layer's MLP, of whose kind each expert is.",
               Field{"count", &ExpertsSpec::count}, Field{"top_k", &ExpertsSpec::top_k},
               Field{"intermediate", &ExpertsSpec::intermediate}, Field{"router", &ExpertsSpec::router},

@@ -91,6 +91,17 @@ inline ModelSpec qwen_moe_like(int layers = 2) {
   return spec;
 }
 
+/// Norms of each head's queries and keys, or of a token's heads together, before experts.
+inline ModelSpec normed_heads(int layers, bool together) {
+  ModelSpec spec = mixtral_like(layers);
+  spec.family = together ? "olmoe" : "qwen3_moe";
+  for (LayerSpec& layer : spec.layers) {
+    layer.attention.query_norm = layer.attention.key_norm = rms_norm();
+    layer.attention.norm_across_heads = together;
+  }
+  return spec;
+}
+
 /// The paper's: dense and sparse layers in turn, one expert a token, biases.
 inline ModelSpec gpt_moe_like(int layers = 2) {
   ModelSpec spec = gpt2_like(layers);

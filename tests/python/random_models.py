@@ -209,6 +209,43 @@ def _qwen2_moe(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.
     return transformers.Qwen2MoeConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.Qwen2MoeForCausalLM
 
 
+def _qwen3_moe(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    moe, _ = _qwen2_moe(rng, {})
+    fields = moe.to_dict()
+    for name in ("model_type", "layer_types", "shared_expert_intermediate_size", "qkv_bias", "max_window_layers"):
+        fields.pop(name, None)
+    heads = fields["num_attention_heads"]
+    fields |= {
+        "attention_bias": rng.random() < 0.4,
+        "head_dim": rng.choice([6, 10, 16, fields["hidden_size"] // heads]),
+        "use_sliding_window": rng.random() < 0.3,
+        "sliding_window": rng.choice(WINDOWS),
+    }
+    return transformers.Qwen3MoeConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.Qwen3MoeForCausalLM
+
+
+def _olmoe(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    kv_heads, group, head_dim = rng.choice([1, 2, 3]), rng.choice([1, 2, 3]), rng.choice([6, 8, 10, 16, 22])
+    count, top_k = _experts(rng)
+    fields: dict[str, Any] = {
+        "vocab_size": rng.randrange(90, 400),
+        "hidden_size": kv_heads * group * head_dim,
+        "num_attention_heads": kv_heads * group,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": rng.randint(1, 3),
+        "intermediate_size": rng.choice([33, 61, 70]),
+        "attention_bias": rng.random() < 0.4,
+        "tie_word_embeddings": rng.random() < 0.5,
+        "rms_norm_eps": rng.choice([1e-6, 1e-5]),
+        "max_position_embeddings": 160,
+        "rope_parameters": {"rope_type": "default", "rope_theta": rng.choice([10000.0, 500000.0])},
+        "num_experts": count,
+        "num_experts_per_tok": top_k,
+        "norm_topk_prob": rng.random() < 0.5,
+    }
+    return transformers.OlmoeConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.OlmoeForCausalLM
+
+
 def _gpt_neo(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
     heads = rng.choice([1, 3, 5])
     types = rng.choice(
@@ -279,8 +316,10 @@ FAMILIES: dict[str, Callable[[random.Random, dict[str, Any]], tuple[Any, Callabl
     "llama": _llama,
     "mistral": _mistral,
     "mixtral": _mixtral,
+    "olmoe": _olmoe,
     "qwen2": _qwen2,
     "qwen2_moe": _qwen2_moe,
+    "qwen3_moe": _qwen3_moe,
     "bert": _bert,
 }
 
@@ -288,7 +327,9 @@ FAMILIES: dict[str, Callable[[random.Random, dict[str, Any]], tuple[Any, Callabl
 # scores is chosen would decide about errors of any size.
 ALL_EXPERTS: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 4},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 4},
     "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 4},
+    "qwen3_moe": {"num_local_experts": 4, "num_experts_per_tok": 4},
 }
 
 _GGUF_NAMES = {

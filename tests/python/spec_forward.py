@@ -75,8 +75,12 @@ def linear(x: Array, w: dict[str, Array], name: str) -> Array:
 
 def attention(x: Array, spec: _core.AttentionSpec, w: dict[str, Array], at: str) -> Array:
     count = len(x)
-    q = linear(x, w, at + "query").reshape(count, spec.heads, spec.head_dim)
-    k = linear(x, w, at + "key").reshape(count, spec.kv_heads, spec.head_dim)
+    q, k = linear(x, w, at + "query"), linear(x, w, at + "key")
+    if spec.norm_across_heads:
+        q, k = norm(q, spec.query_norm, w, at + "query_norm"), norm(k, spec.key_norm, w, at + "key_norm")
+    q, k = q.reshape(count, spec.heads, spec.head_dim), k.reshape(count, spec.kv_heads, spec.head_dim)
+    if not spec.norm_across_heads:
+        q, k = norm(q, spec.query_norm, w, at + "query_norm"), norm(k, spec.key_norm, w, at + "key_norm")
     v = linear(x, w, at + "value").reshape(count, spec.kv_heads, spec.head_dim)
     if spec.rope is not None:
         q, k = rotate(q, spec.rope), rotate(k, spec.rope)

@@ -89,6 +89,11 @@ bool fits(const Rule& rule, Run run) {
 const Rule* rule_for(Run run, const Plan& plan) {
   const auto rule = std::ranges::find_if(rules, [&](const Rule& any) { return fits(any, run); });
   if (rule == rules.end()) return nullptr;
+  // Norms of queries and keys stand between what the fused op takes in.
+  const auto norms_heads = [&](const Op& op) {
+    return plan.weight(op, Slot::query_norm) != nullptr || plan.weight(op, Slot::key_norm) != nullptr;
+  };
+  if (rule->fused == OpKind::norm_qkv && std::ranges::any_of(run, norms_heads)) return nullptr;
   // What ranks gathered instead of adding it up may have been rounded already.
   if (rule->fused == OpKind::bias_residual && plan.buffer(run.front().inputs[0]).type != DataType::f32) return nullptr;
   return &*rule;

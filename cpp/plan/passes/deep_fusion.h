@@ -23,7 +23,7 @@ inline constexpr std::array fusable_regions = {Region::qkv,  Region::attention, 
 ///   experts    up (and gate) linear of the experts, activation        -> expert_up
 ///   combine    weighted sum of a token's experts, residual            -> combine_residual
 /// Only `regions` are fused, so that each can be measured by itself. Requires: a verified plan whose runs have exactly
-/// those ops; a run with anything else in it (a collective, say) is left as it is. Guarantees: the same outputs;
+/// those ops; a run with anything else in it (a collective, or norms of queries and keys, say) is left as it is. Guarantees: the same outputs;
 /// buffers that only connected a run's ops are gone.
 [[nodiscard]] Plan deep_fusion(const Plan& plan, std::span<const Region> regions = fusable_regions);
 

@@ -56,6 +56,7 @@ class Slicer {
       case OpKind::embed: return embed(op);
       case OpKind::linear: return linear(op);
       case OpKind::add_bias: return add_bias(op);
+      case OpKind::norm: return op.attributes.heads > 0 ? alike(op) : unchanged(op);
       case OpKind::rope:
       case OpKind::activate:
       case OpKind::activate_gated: return alike(op);
@@ -212,8 +213,9 @@ class Slicer {
     if (like.how == Held::How::whole) {
       for (BufferId& id : copy.outputs) id = define(id, plan_.buffer(id));
     } else {
-      if (op.kind == OpKind::rope)
-        copy.attributes.heads = static_cast<std::int32_t>(width(like.own) / op.attributes.head_dim);
+      if (op.attributes.heads > 0)
+        copy.attributes.heads = static_cast<std::int32_t>(op.attributes.heads * width(like.own) /
+                                                          plan_.buffer(op.inputs[0]).shape.back().factor);
       like.id = define_columns(op.outputs[0], like);
       like.where = place_of(op);
       copy.outputs = {like.id};

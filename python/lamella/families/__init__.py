@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamella.errors import CheckpointError, unsupported
 
-from . import bert, gpt2, gpt_neo, gpt_neox, llama, mistral, mixtral, qwen2, qwen2_moe
+from . import bert, gpt2, gpt_neo, gpt_neox, llama, mistral, mixtral, olmoe, qwen2, qwen2_moe, qwen3_moe
 from .config import Config
 from .family import Cut, Family, Gguf, Weights
 
@@ -14,8 +14,10 @@ FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,
     mistral.FAMILY,
     mixtral.FAMILY,
+    olmoe.FAMILY,
     qwen2.FAMILY,
     qwen2_moe.FAMILY,
+    qwen3_moe.FAMILY,
     gpt2.FAMILY,
     gpt_neo.FAMILY,
     gpt_neox.FAMILY,

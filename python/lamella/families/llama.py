@@ -36,6 +36,8 @@ def decoder(
     qkv_bias: bool = False,
     output_bias: bool = False,
     mlp_bias: bool = False,
+    qk_norm: bool = False,
+    norm_across_heads: bool = False,
 ) -> ModelSpec:
     """A model of these layers; `windows` has each layer's, 0 for none, and is empty where no layer has one; `mlps` has
     each layer's, and is empty where all are dense.
@@ -60,6 +62,9 @@ def decoder(
             qkv_bias=qkv_bias,
             output_bias=output_bias,
             rope=positions,
+            query_norm=norm if qk_norm else core.NormSpec(),
+            key_norm=norm if qk_norm else core.NormSpec(),
+            norm_across_heads=norm_across_heads,
             window=window,
         )
         return core.LayerSpec(

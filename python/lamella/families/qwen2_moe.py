@@ -68,16 +68,17 @@ def _windows(config: Config, layers: int) -> list[int]:
 
 
 _MOE = "model.layers.{i}.mlp."
-QWEN_WEIGHTS: dict[str, Where] = {
-    **WEIGHTS,
+EXPERTS: dict[str, Where] = {
     "router": _MOE + "gate.weight",
+    "experts.mlp_gate": _MOE + "experts.{e}.gate_proj.weight",
+    "experts.mlp_up": _MOE + "experts.{e}.up_proj.weight",
+    "experts.mlp_down": _MOE + "experts.{e}.down_proj.weight",
+}
+_SHARED: dict[str, Where] = {
     "shared_router": _MOE + "shared_expert_gate.weight",
     "shared_gate": _MOE + "shared_expert.gate_proj.weight",
     "shared_up": _MOE + "shared_expert.up_proj.weight",
     "shared_down": _MOE + "shared_expert.down_proj.weight",
-    "experts.mlp_gate": _MOE + "experts.{e}.gate_proj.weight",
-    "experts.mlp_up": _MOE + "experts.{e}.up_proj.weight",
-    "experts.mlp_down": _MOE + "experts.{e}.down_proj.weight",
 }
 
 FAMILY = Family(
@@ -85,6 +86,6 @@ FAMILY = Family(
     architectures=("Qwen2MoeForCausalLM",),
     spec=spec,
     prefix="model.",
-    weights=QWEN_WEIGHTS,
+    weights={**WEIGHTS, **EXPERTS, **_SHARED},
     ignored=IGNORED,
 )

@@ -149,8 +149,7 @@ TEST(Validate, TellsNamedRoomThatIsNotBuilt) {
          for (std::size_t i = 0; i < s.layers.size(); ++i) s.layers[i].attention.window = static_cast<int>(10 * i);
        }},
       {"layers.0.attention.logit_softcap", [](ModelSpec& s) { s.layers[0].attention.logit_softcap = 50; }},
-      {"layers.0.attention.query_norm", [](ModelSpec& s) { s.layers[0].attention.query_norm = rms_norm(); }},
-      {"layers.0.attention.key_norm", [](ModelSpec& s) { s.layers[0].attention.key_norm = rms_norm(); }},
+      {"layers.0.attention.query_norm", [](ModelSpec& s) { s.layers[0].attention.query_norm = layer_norm(); }},
       {"embedding.scale", [](ModelSpec& s) { s.embedding.scale = 6; }},
   };
   for (Lie room : rooms) {

@@ -120,6 +120,9 @@ TEST(DeclareWeights, ExpertsFollowTheirRouterAndTheSharedOne) {
   EXPECT_EQ(find(sigmoid_moe_like(), "layers.1.router_bias").columns, 9);
   EXPECT_EQ(find(gpt_moe_like(), "layers.1.experts.5.mlp_down_bias").columns, 30);
   EXPECT_EQ(find(gpt_moe_like(), "layers.0.mlp_down_bias").columns, 30);
+  EXPECT_EQ(find(normed_heads(1, false), "layers.0.query_norm").columns, 6);
+  EXPECT_EQ(find(normed_heads(1, true), "layers.0.query_norm").columns, 36);
+  EXPECT_EQ(find(normed_heads(1, true), "layers.0.key_norm").columns, 12);
 }
 
 TEST(DeclareWeights, ShapesFollowGroupedHeads) {

@@ -140,7 +140,7 @@ TEST(TensorSlicing, EveryFamilyOnEveryNumberOfRanksMeetsInTheSameOrder) {
   for (const PlanOutput output :
        {PlanOutput::logits, PlanOutput::greedy, PlanOutput::hidden, PlanOutput::mean, PlanOutput::pooler}) {
     for (const ModelSpec& spec : {llama_like(3), gpt2_like(3), neox_like(3), bert_like(3), mixtral_like(3),
-                                  qwen_moe_like(3), gpt_moe_like(3), sigmoid_moe_like(3)}) {
+                                  qwen_moe_like(3), gpt_moe_like(3), sigmoid_moe_like(3), normed_heads(3, false)}) {
       const bool encodes = spec.head.kind == HeadKind::hidden;
       if (encodes == (output == PlanOutput::logits || output == PlanOutput::greedy)) continue;
       for (const DataType dtype : {DataType::f32, DataType::bf16}) {

@@ -72,8 +72,9 @@ class EngineExactness : public ::testing::Test {
   }
   /// Half of them with windows: one for all layers, or one for some.
   ModelSpec any_decoder() {
-    ModelSpec spec = resized(any_of<ModelSpec>(
-        {llama_like(), gpt2_like(), neox_like(), mixtral_like(), qwen_moe_like(), gpt_moe_like(), sigmoid_moe_like()}));
+    ModelSpec spec =
+        resized(any_of<ModelSpec>({llama_like(), gpt2_like(), neox_like(), mixtral_like(), qwen_moe_like(),
+                                   gpt_moe_like(), sigmoid_moe_like(), normed_heads(2, false), normed_heads(2, true)}));
     const auto window = any_of<std::int32_t>({0, 0, static_cast<std::int32_t>(draw(2, 60)), 16, 300});
     const bool all = draw(0, 2) == 0;
     for (LayerSpec& layer : spec.layers) layer.attention.window = all || draw(0, 1) == 0 ? window : 0;

@@ -85,11 +85,17 @@ struct Case {
 std::vector<Case> cases() {
   ModelSpec biased = neox_like(3);
   biased.head.bias = true;
-  return {{llama_like(3), PlanOutput::logits},   {gpt2_like(3), PlanOutput::logits},
-          {biased, PlanOutput::logits},          {bert_like(3), PlanOutput::hidden},
-          {bert_like(3), PlanOutput::mean},      {bert_like(3), PlanOutput::pooler},
-          {mixtral_like(3), PlanOutput::logits}, {qwen_moe_like(3), PlanOutput::logits},
-          {gpt_moe_like(3), PlanOutput::logits}, {sigmoid_moe_like(3), PlanOutput::logits}};
+  return {{llama_like(3), PlanOutput::logits},
+          {gpt2_like(3), PlanOutput::logits},
+          {biased, PlanOutput::logits},
+          {bert_like(3), PlanOutput::hidden},
+          {bert_like(3), PlanOutput::mean},
+          {bert_like(3), PlanOutput::pooler},
+          {mixtral_like(3), PlanOutput::logits},
+          {qwen_moe_like(3), PlanOutput::logits},
+          {gpt_moe_like(3), PlanOutput::logits},
+          {sigmoid_moe_like(3), PlanOutput::logits},
+          {normed_heads(3, false), PlanOutput::logits}};
 }
 
 TEST(TensorParallel, RanksAgreeWithOneInFp32) {
