@@ -30,6 +30,8 @@ SHAPE: dict[str, dict[str, Any]] = {
 }
 SHAPE["mixtral"] = dict(SHAPE["mistral"])
 SHAPE["qwen2_moe"] = {**SHAPE["qwen2"], "mlp_only_layers": [1]}
+SHAPE["qwen3_moe"] = {**SHAPE["qwen2"], "head_dim": 10}
+SHAPE["olmoe"] = dict(SHAPE["qwen2"])
 for _family in ("gpt_neox", "llama", "mistral", "mixtral"):
     SHAPE[_family]["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
 SHAPE["gpt_neox"]["rope_parameters"]["partial_rotary_factor"] = 0.5
@@ -72,6 +74,10 @@ def prompts_for(seed: int, vocab: int) -> list[list[int]]:
 @pytest.mark.parametrize("family", DECODERS)
 def test_every_family_agrees_with_one_rank(models: Models, family: str, layout: tuple[int, int], seed: int) -> None:
     folder, vocab = models(family)
+    if family == "olmoe" and layout[0] > 1:  # whose norms need all heads of a token
+        with pytest.raises(lamella.CheckpointError, match="tensor_parallel_size"):
+            lamella.Engine(folder, **sizes(layout))
+        return
     prompts = prompts_for(seed, vocab)
     with (
         lamella.Engine(folder, dtype="float32") as one,
