@@ -76,6 +76,7 @@ Times run_batch(const Workload& load, RequestLoop& loop, Client& client) {
 void measure(const char* name, const Workload& load, const PipelineOptions& options) {
   std::vector<SleepingStage> executors(static_cast<std::size_t>(load.stages), SleepingStage(load));
   std::vector<StageExecutors> stages;
+  stages.reserve(executors.size());
   for (SleepingStage& executor : executors) stages.push_back({.logits = &executor, .greedy = &executor});
   const std::int64_t tokens = load.prompt_tokens + load.new_tokens,
                      blocks = load.sequences * KvBlockPool::blocks_for(tokens);

@@ -69,7 +69,7 @@ std::string differences(const Communicator& ranks, std::span<const std::vector<R
   std::map<std::string, std::vector<std::string>> ranks_by_parts;
   for (std::size_t member = 1; member < tables.size(); ++member) {
     std::vector<std::string> labels = differing(tables[0], tables[member]);
-    for (std::string& label : labels) label = quoted(label);
+    for (std::string& label : labels) label = lamella::quoted(label);
     if (labels.empty()) labels.emplace_back("the order of the parts");
     if (tables[member].size() != tables[0].size() ||
         std::memcmp(tables[member].data(), tables[0].data(), tables[0].size() * sizeof(Row)) != 0)

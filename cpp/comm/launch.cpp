@@ -34,8 +34,8 @@ class Reader {
     int number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || end != text.data() + text.size() || number < 0)
-      throw Error(ErrorCode::invalid_argument,
-                  concat("the environment variable ", name, " is ", quoted(text), "; expected a number from 0 on"));
+      throw Error(ErrorCode::invalid_argument, concat("the environment variable ", name, " is ", lamella::quoted(text),
+                                                      "; expected a number from 0 on"));
     return number;
   }
 

@@ -140,8 +140,10 @@ class LocalCommunicator final : public Communicator {
     group_->meet(rank_, meeting, mine);
     return meeting;
   }
-  /// With the data copied to where the others find it.
+  /// With the data copied to where the others find it. After a failure others may still read what stood there two meetings
+  /// ago, so nothing is copied then.
   std::uint32_t meet_staged(const Shown& mine, Bytes data) {
+    if (group_->state().has_failed()) return meet(mine);  // which throws
     copy(group_->stage(rank_, meetings_), data.data(), data.size());
     return meet(mine);
   }

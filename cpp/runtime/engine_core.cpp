@@ -136,6 +136,7 @@ std::int64_t EngineCore::most_rows(PlanOutput output) const {
 
 std::vector<const Plan*> EngineCore::plans() const {
   std::vector<const Plan*> all;
+  all.reserve(static_cast<std::size_t>(ranks_.stages()));
   for (int stage = 0; stage < ranks_.stages(); ++stage)
     all.push_back(&ranks_.stage_executor(default_output(), stage).plan());
   return all;

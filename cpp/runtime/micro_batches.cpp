@@ -20,7 +20,10 @@ int cheapest(std::int64_t most, const Cost& cost) {
 }
 
 /// Of the longest of m shares.
-double largest_share(std::int64_t whole, int m) noexcept { return static_cast<double>((whole + m - 1) / m); }
+double largest_share(std::int64_t whole, int m) noexcept {
+  const std::int64_t share = (whole + m - 1) / m;
+  return static_cast<double>(share);
+}
 
 }  // namespace
 

@@ -133,6 +133,7 @@ void Ranks::share_layers(const Plan& whole) { layers_ = balance_stages(whole, st
 std::vector<Plan> Ranks::cut(const Plan& whole, bool fused) const {
   const int tensor = topology_.sizes().tensor;
   std::vector<Plan> sliced;
+  sliced.reserve(static_cast<std::size_t>(tensor));
   for (int part = 0; part < tensor; ++part) sliced.push_back(tensor_slicing(whole, {.rank = part, .ranks = tensor}));
   std::vector<Plan> plans;
   for (int rank = 0; rank < size(); ++rank) {
@@ -211,6 +212,7 @@ Executor* Ranks::joined(PlanOutput output, std::size_t first, std::size_t count,
 
 void Ranks::fill(const FillWeights& fill) {
   std::vector<ResidentWeights*> weights;
+  weights.reserve(ranks_.size());
   for (const Rank& rank : ranks_) weights.push_back(rank.weights.get());
   if (size() == 1) return fill(weights, device().team());
   ThreadTeam loaders(threads());

@@ -83,7 +83,7 @@ class Ranks {
     std::map<PlanOutput, std::unique_ptr<Executor>> executors;
   };
   [[nodiscard]] std::size_t first_of(int stage) const noexcept {
-    return static_cast<std::size_t>(stage * topology_.sizes().tensor);
+    return static_cast<std::size_t>(stage) * static_cast<std::size_t>(topology_.sizes().tensor);
   }
   void join(const comm::GroupMembers& group, std::vector<std::unique_ptr<comm::Communicator>> ends,
             std::unique_ptr<comm::Communicator> Rank::* end);

@@ -20,8 +20,9 @@ bool is_norm_scale(Slot slot) noexcept {
 
 /// Of a weight's own numbers, whichever ranks have parts of it.
 std::uint64_t key_of(const WeightId& id, std::uint64_t seed) noexcept {
-  const auto drawn = philox(seed, static_cast<std::uint64_t>(id.layer + 1),
-                            static_cast<std::uint64_t>(id.expert + 1) << 8U | static_cast<std::uint64_t>(id.slot));
+  const std::uint64_t layer = static_cast<std::uint64_t>(id.layer) + 1,
+                      expert = static_cast<std::uint64_t>(id.expert) + 1;
+  const auto drawn = philox(seed, layer, expert << 8U | static_cast<std::uint64_t>(id.slot));
   return std::uint64_t{drawn[0]} << 32 | drawn[1];
 }
 

@@ -80,6 +80,7 @@ void bind_ranks(nb::module_& m) {
         comm::validate(sizes);
         const comm::Topology topology(sizes);
         std::vector<std::pair<int, int>> ranks;
+        ranks.reserve(static_cast<std::size_t>(topology.ranks()));
         for (int rank = 0; rank < topology.ranks(); ++rank)
           ranks.emplace_back(topology.index_in(comm::GroupKind::tensor, rank),
                              topology.index_in(comm::GroupKind::pipeline, rank));

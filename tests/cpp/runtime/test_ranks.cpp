@@ -113,7 +113,7 @@ Said said(EngineCore& engine, const std::vector<std::vector<std::int32_t>>& prom
 
 TEST(Ranks, StagesOfAPipelineGiveTheBitsOfOne) {
   std::mt19937 random(13);
-  for (ModelSpec spec : {llama_like(4), gpt2_like(5), neox_like(4)}) {
+  for (const ModelSpec& spec : {llama_like(4), gpt2_like(5), neox_like(4)}) {
     for (const DataType dtype : {DataType::f32, DataType::bf16}) {
       std::vector<std::vector<std::int32_t>> prompts;
       for (const std::size_t length : {40, 3, 17, 1, 33}) prompts.push_back(random_tokens(random, spec.vocab, length));
