@@ -231,7 +231,8 @@ class ExpertLinears : public ExpertKernels {
   }
   /// The dense kernels on one expert's rows.
   void dense(const WeightAndBias& linear, const Cells& x, std::int64_t first, std::int64_t rows, Cells& y) {
-    const std::int64_t size = size_of(dtype()), outputs = linear.weight.outputs;
+    const auto size = static_cast<std::int64_t>(size_of(dtype()));
+    const std::int64_t outputs = linear.weight.outputs;
     auto* to = static_cast<std::byte*>(y.data()) + first * outputs * size_of(y.dtype());
     const bool f32 = y.dtype() == DataType::f32;
     Cells products(DataType::f32, rows * outputs);
