@@ -44,7 +44,7 @@ build_and_ctest() {
 step_cpp() {
   LAMELLA_REAL_MODELS=$(real_models)
   export LAMELLA_REAL_MODELS  # whose layers one test looks at; too slow under sanitizers
-  build_and_ctest release -DLAMELLA_PYTHON=ON
+  build_and_ctest release -DLAMELLA_PYTHON=ON -DLAMELLA_MPI=ON  # with the MPI in .venv, which is first on the path
 }
 step_cpp_asan() { build_and_ctest asan "-DLAMELLA_PYTHON=$([ "$stage" = full ] && echo ON || echo OFF)"; }
 # No AVX code outside its kernel sets; and the engine runs on processors without AVX, and with AVX2 but no AVX-512.

@@ -1,6 +1,7 @@
 // How ranks talk: the collectives of one group of ranks, whoever carries them (threads of one process, MPI).
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -39,8 +40,9 @@ struct GroupMembers {
 /// all ranks of the group.
 ///
 /// Every call ends within the group's deadline: in time counted from the moment that the others are waited for. Errors:
-/// rank_failed, naming the rank that did not come, that was reported as failed, or that called something else. After it
-/// buffers hold nothing of meaning and every later call of every group of the job fails the same way, on all ranks.
+/// rank_failed, naming the ranks that did not come, or the one that was reported as failed or called something else.
+/// After it buffers hold nothing of meaning and every later call of every group of the job fails the same way, on all
+/// ranks.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -53,8 +55,10 @@ class Communicator {
   [[nodiscard]] virtual int size() const noexcept = 0;
   [[nodiscard]] virtual const GroupMembers& members() const noexcept = 0;
 
-  /// Returns once all have called it.
+  /// Returns once all have called it. With another deadline than the group's where ranks come from work of unequal
+  /// length, as at the start.
   virtual void barrier() = 0;
+  virtual void barrier(std::chrono::milliseconds deadline) = 0;
   /// Every rank gets the reduction over all: element by element in order of the ranks, in fp32 for the floats and rounded
   /// once, so that all ranks have the same bits. Errors also: internal for a maximum or sum of int8.
   virtual void all_reduce(Elements data, Reduction reduction) = 0;

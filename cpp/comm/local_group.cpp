@@ -7,19 +7,6 @@
 
 namespace lamella::comm {
 
-std::string_view to_string(CallKind kind) noexcept {
-  switch (kind) {
-    case CallKind::barrier: return "barrier";
-    case CallKind::all_reduce: return "all_reduce";
-    case CallKind::all_gather: return "all_gather";
-    case CallKind::reduce_scatter: return "reduce_scatter";
-    case CallKind::all_to_all: return "all_to_all";
-    case CallKind::broadcast: return "broadcast";
-    case CallKind::part: return "the next part of a collective";
-  }
-  return "?";
-}
-
 void LocalState::add(const std::shared_ptr<LocalGroup>& group) {
   const std::lock_guard lock(mutex_);
   std::erase_if(groups_, [](const std::weak_ptr<LocalGroup>& other) { return other.expired(); });
@@ -47,51 +34,50 @@ void LocalState::throw_failure() {
 LocalGroup::LocalGroup(GroupMembers members, std::shared_ptr<LocalState> state)
     : members_(std::move(members)), state_(std::move(state)) {
   const auto count = members_.ranks.size();
-  check(count > 0, "group ", members_.name, " of no ranks");
-  for (std::size_t i = 0; i < count; ++i) {
-    const int rank = members_.ranks[i];
-    check(rank >= 0 && rank < state_->ranks(), "rank ", rank, " of ", state_->ranks(), " in group ", members_.name);
-    for (std::size_t j = 0; j < i; ++j) check(members_.ranks[j] != rank, "rank ", rank, " twice in ", members_.name);
-  }
+  check_members(members_, state_->ranks());
   places_ = std::make_unique<Place[]>(count);
   mailboxes_ = std::make_unique<Mailbox[]>(count * count);
   for (std::size_t i = 0; i < count; ++i) places_[i].staged = std::make_unique<std::byte[]>(2 * staged_bytes);
 }
 
-void LocalGroup::meet(int me, std::uint32_t meeting, const Shown& mine) {
+void LocalGroup::meet(int me, std::uint32_t meeting, const Shown& mine, std::chrono::milliseconds deadline) {
   if (state_->has_failed()) leave();
   Place& place = places_[static_cast<std::size_t>(me)];
   place.shown[meeting % 2] = mine;
   place.meetings.advance();
+  // A member may be one meeting further on, never more. Counts wrap around.
+  const auto has_come = [&](std::uint32_t seen) { return static_cast<std::int32_t>(seen - (meeting + 1)) >= 0; };
+  const auto absent_after = [&](int first) {
+    std::vector<std::string> ranks;
+    for (int member = first + 1; member < size(); ++member)
+      if (member != me && !has_come(places_[static_cast<std::size_t>(member)].meetings.count()))
+        ranks.push_back(concat("rank ", world_rank(member)));
+    return ranks;
+  };
   for (int member = 0; member < size(); ++member) {
     if (member == me) continue;
     Epoch& others = places_[static_cast<std::size_t>(member)].meetings;
-    // A member may be one meeting further on, never more. Counts wrap around.
-    for (std::uint32_t seen = others.count(); static_cast<std::int32_t>(seen - (meeting + 1)) < 0;
-         seen = others.count())
-      wait_for(member, others, seen, to_string(mine.kind));
+    for (std::uint32_t seen = others.count(); !has_come(seen); seen = others.count())
+      wait_for(member, others, seen, {to_string(mine.call.kind), deadline}, [&] { return absent_after(member); });
   }
   if (state_->has_failed()) leave();  // which advances the counts too
   compare_calls(meeting);
 }
 
 void LocalGroup::compare_calls(std::uint32_t meeting) {
-  const Shown& first = shown(0, meeting);
+  const Call& first = shown(0, meeting).call;
   for (int member = 1; member < size(); ++member) {
-    const Shown& other = shown(member, meeting);
-    if (first.same_call(other)) continue;
-    state_->fail(world_rank(member),
-                 concat("it called ", to_string(other.kind), " of ", other.bytes, " bytes in group ", members_.name,
-                        " where rank ", world_rank(0), " called ", to_string(first.kind), " of ", first.bytes,
-                        " bytes; ranks must run the same engine on the same model"));
+    const Call& its = shown(member, meeting).call;
+    if (first == its) continue;
+    state_->fail(world_rank(member), difference(its, first, members_.name, concat("rank ", world_rank(0))));
     leave();
   }
 }
 
-void LocalGroup::wait_for(int member, Epoch& epoch, std::uint32_t seen, std::string_view what) {
-  if (!epoch.wait_beyond_for(seen, patience_, state_->deadline()))
-    state_->fail(world_rank(member), concat("it did not come to ", what, " of group ", members_.name, " within ",
-                                            static_cast<double>(state_->deadline().count()) / 1e3, " s"));
+template <typename Absent>
+void LocalGroup::wait_for(int member, Epoch& epoch, std::uint32_t seen, const Wait& wait, const Absent& absent) {
+  if (!epoch.wait_beyond_for(seen, patience_, wait.deadline))
+    state_->fail(world_rank(member), absence(wait.what, members_.name, wait.deadline) + further_absent(absent()));
   if (state_->has_failed()) leave();
 }
 
@@ -120,7 +106,7 @@ void LocalGroup::receive(int from, int to, MutableBytes data) {
         break;
       }
     }
-    wait_for(from, box.sent, seen, "a message");
+    wait_for(from, box.sent, seen, {"a message", state_->deadline()}, [] { return std::vector<std::string>(); });
   }
   if (message.size() != data.size()) {
     state_->fail(world_rank(from), concat("it sent ", message.size(), " bytes in group ", members_.name, " where rank ",

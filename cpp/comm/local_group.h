@@ -10,29 +10,17 @@
 #include <vector>
 
 #include "base/epoch.h"
+#include "comm/call.h"
 #include "comm/communicator.h"
 #include "comm/local_state.h"
 
 namespace lamella::comm {
 
-/// The collectives, to compare what ranks call and to name it.
-enum class CallKind : std::uint8_t { barrier, all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, part };
-[[nodiscard]] std::string_view to_string(CallKind kind) noexcept;
-
 /// What a rank shows the others when it comes to a meeting.
 struct Shown {
-  CallKind kind = CallKind::barrier;
-  DataType type = DataType::f32;
-  Reduction reduction = Reduction::sum;
-  int root = 0;
-  std::size_t bytes = 0;  // of each rank; 0 where they may differ
+  Call call;
   const std::byte* data = nullptr;
   const std::size_t* counts = nullptr;  // of an all_to_all
-
-  [[nodiscard]] bool same_call(const Shown& other) const noexcept {
-    return kind == other.kind && type == other.type && reduction == other.reduction && root == other.root &&
-           bytes == other.bytes;
-  }
 };
 
 /// A group's meeting place. A rank that comes to its n-th meeting says so in a count of its own, on which the others wait
@@ -53,7 +41,8 @@ class LocalGroup {
 
   /// Comes to meeting number `meeting` (from 0) as member `me` and returns when all have. Errors: rank_failed, also where
   /// they do not call the same.
-  void meet(int me, std::uint32_t meeting, const Shown& mine);
+  void meet(int me, std::uint32_t meeting, const Shown& mine) { meet(me, meeting, mine, state_->deadline()); }
+  void meet(int me, std::uint32_t meeting, const Shown& mine, std::chrono::milliseconds deadline);
   [[nodiscard]] const Shown& shown(int member, std::uint32_t meeting) const noexcept {
     return places_[static_cast<std::size_t>(member)].shown[meeting % 2];
   }
@@ -107,8 +96,14 @@ class LocalGroup {
     Epoch sent;
   };
 
-  /// Waits until the epoch has another count than `seen`, for what `member` does.
-  void wait_for(int member, Epoch& epoch, std::uint32_t seen, std::string_view what);
+  struct Wait {
+    std::string_view what;
+    std::chrono::milliseconds deadline;
+  };
+  /// Waits until the epoch has another count than `seen`, for what `member` does. `absent` gives the other members that
+  /// are waited for too.
+  template <typename Absent>
+  void wait_for(int member, Epoch& epoch, std::uint32_t seen, const Wait& wait, const Absent& absent);
   void compare_calls(std::uint32_t meeting);
   [[nodiscard]] Mailbox& mailbox(int from, int to) noexcept {
     return mailboxes_[static_cast<std::size_t>(from) * members_.ranks.size() + static_cast<std::size_t>(to)];

@@ -6,23 +6,12 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "comm/call.h"
 #include "comm/local_group.h"
 #include "comm/reduce.h"
 
 namespace lamella::comm {
 namespace {
-
-/// Elements [begin, end) of `count` that come to member `index` of `size`: cut at whole lines of memory.
-struct Part {
-  std::size_t begin, end;
-};
-Part part_of(std::size_t count, std::size_t element_bytes, int index, int size) {
-  const std::size_t line = 64 / element_bytes, lines = (count + line - 1) / line;
-  const auto cut = [&](int i) {
-    return std::min(count, lines * static_cast<std::size_t>(i) / static_cast<std::size_t>(size) * line);
-  };
-  return {cut(index), cut(index + 1)};
-}
 
 class LocalCommunicator final : public Communicator {
  public:
@@ -33,10 +22,14 @@ class LocalCommunicator final : public Communicator {
   [[nodiscard]] int size() const noexcept override { return group_->size(); }
   [[nodiscard]] const GroupMembers& members() const noexcept override { return group_->members(); }
 
-  void barrier() override { meet({.kind = CallKind::barrier}); }
+  void barrier() override { meet({.call = {.kind = CallKind::barrier}}); }
+  void barrier(std::chrono::milliseconds deadline) override {
+    group_->meet(rank_, meetings_++, {.call = {.kind = CallKind::barrier}}, deadline);
+  }
 
   void all_reduce(Elements data, Reduction reduction) override {
-    const Shown mine{.kind = CallKind::all_reduce, .type = data.type, .reduction = reduction, .bytes = data.bytes()};
+    const Shown mine{
+        .call = {.kind = CallKind::all_reduce, .type = data.type, .reduction = reduction, .bytes = data.bytes()}};
     if (data.bytes() <= LocalGroup::staged_bytes) {
       const std::uint32_t meeting = meet_staged(mine, {static_cast<const std::byte*>(data.data), data.bytes()});
       reduce(data, staged(meeting, 0), reduction);
@@ -47,7 +40,7 @@ class LocalCommunicator final : public Communicator {
     const Part part = part_of(data.count, size_of(data.type), rank_, size());
     group_->read_others(
         [&] { reduce(range(data, part), shown_data(meeting, part.begin * size_of(data.type)), reduction); });
-    meet({.kind = CallKind::part});
+    meet({.call = {.kind = CallKind::part}});
     group_->read_others([&] {
       for (int other = 0; other < size(); ++other) {
         if (other == rank_) continue;
@@ -58,17 +51,13 @@ class LocalCommunicator final : public Communicator {
                     bytes);
       }
     });
-    meet({.kind = CallKind::part});
+    meet({.call = {.kind = CallKind::part}});
   }
 
   void all_gather(Bytes mine, MutableBytes all, std::span<const std::size_t> widths, std::size_t rows) override {
-    const std::size_t width = std::accumulate(widths.begin(), widths.end(), std::size_t{0});
-    check(widths.size() == sources_.size() && mine.size() == rows * widths[static_cast<std::size_t>(rank_)] &&
-              all.size() == rows * width,
-          "all_gather of ", mine.size(), " bytes in ", rows, " rows into ", all.size(), " with the widths of ",
-          widths.size(), " ranks, ", width, " in all");
+    check_all_gather(mine, all, widths, rows, rank_, size());
     const std::size_t longest = rows * *std::max_element(widths.begin(), widths.end());
-    share({.kind = CallKind::all_gather, .bytes = all.size()}, mine, longest,
+    share({.call = {.kind = CallKind::all_gather, .bytes = all.size()}}, mine, longest,
           [&](std::span<const void* const> sources) {
             std::byte* place = all.data();
             for (std::size_t row = 0; row < rows; ++row)
@@ -78,9 +67,9 @@ class LocalCommunicator final : public Communicator {
   }
 
   void reduce_scatter(Elements all, Elements mine, Reduction reduction) override {
-    check(all.count == mine.count * static_cast<std::size_t>(size()) && all.type == mine.type, "reduce_scatter of ",
-          all.count, " elements to ", mine.count, " on each of ", size());
-    const Shown shown{.kind = CallKind::reduce_scatter, .type = all.type, .reduction = reduction, .bytes = all.bytes()};
+    check_reduce_scatter(all, mine, size());
+    const Shown shown{
+        .call = {.kind = CallKind::reduce_scatter, .type = all.type, .reduction = reduction, .bytes = all.bytes()}};
     share(shown, {static_cast<const std::byte*>(all.data), all.bytes()}, all.bytes(),
           [&](std::span<const void* const> sources) {
             std::vector<const void*> parts(sources.begin(), sources.end());
@@ -92,13 +81,9 @@ class LocalCommunicator final : public Communicator {
 
   void all_to_all(Bytes from, std::span<const std::size_t> counts, MutableBytes to,
                   std::span<const std::size_t> received) override {
-    const auto members = static_cast<std::size_t>(size());
-    check(counts.size() == members && received.size() == members &&
-              std::accumulate(counts.begin(), counts.end(), std::size_t{0}) == from.size() &&
-              std::accumulate(received.begin(), received.end(), std::size_t{0}) == to.size(),
-          "all_to_all: the counts of ", counts.size(), " and ", received.size(), " ranks do not fit ", from.size(),
-          " and ", to.size(), " bytes among ", members);
-    const std::uint32_t meeting = meet({.kind = CallKind::all_to_all, .data = from.data(), .counts = counts.data()});
+    check_all_to_all(from, counts, to, received, size());
+    const std::uint32_t meeting =
+        meet({.call = {.kind = CallKind::all_to_all}, .data = from.data(), .counts = counts.data()});
     int wrong = -1;
     group_->read_others([&] {
       std::byte* place = to.data();
@@ -119,23 +104,23 @@ class LocalCommunicator final : public Communicator {
                                   received[static_cast<std::size_t>(wrong)], " expected in all_to_all"));
       group_->leave();
     }
-    meet({.kind = CallKind::part});
+    meet({.call = {.kind = CallKind::part}});
   }
 
   void broadcast(MutableBytes data, int root) override {
-    check(root >= 0 && root < size(), "broadcast from member ", root, " of ", size());
-    const Shown shown{.kind = CallKind::broadcast, .root = root, .bytes = data.size()};
+    check_root(root, size());
+    const Shown shown{.call = {.kind = CallKind::broadcast, .root = root, .bytes = data.size()}};
     share(shown, rank_ == root ? data : MutableBytes(), data.size(), [&](std::span<const void* const> sources) {
       if (rank_ != root) copy(data.data(), sources[static_cast<std::size_t>(root)], data.size());
     });
   }
 
   void send(Bytes data, int to) override {
-    check(to >= 0 && to < size() && to != rank_, "member ", rank_, " sends to ", to, " of ", size());
+    check_other(rank_, to, size());
     group_->send(rank_, to, data);
   }
   void receive(MutableBytes data, int from) override {
-    check(from >= 0 && from < size() && from != rank_, "member ", rank_, " receives from ", from, " of ", size());
+    check_other(rank_, from, size());
     group_->receive(from, rank_, data);
   }
 
@@ -144,9 +129,6 @@ class LocalCommunicator final : public Communicator {
  private:
   static void copy(void* to, const void* from, std::size_t bytes) {
     if (bytes > 0) std::memcpy(to, from, bytes);
-  }
-  static Elements range(const Elements& all, const Part& part) {
-    return {static_cast<std::byte*>(all.data) + part.begin * size_of(all.type), part.end - part.begin, all.type};
   }
   [[nodiscard]] int members_rank(int member) const noexcept {
     return group_->members().ranks[static_cast<std::size_t>(member)];
@@ -158,8 +140,10 @@ class LocalCommunicator final : public Communicator {
     group_->meet(rank_, meeting, mine);
     return meeting;
   }
-  /// With the data copied to where the others find it.
+  /// With the data copied to where the others find it. After a failure others may still read what stood there two meetings
+  /// ago, so nothing is copied then.
   std::uint32_t meet_staged(const Shown& mine, Bytes data) {
+    if (group_->state().has_failed()) return meet(mine);  // which throws
     copy(group_->stage(rank_, meetings_), data.data(), data.size());
     return meet(mine);
   }
@@ -190,7 +174,7 @@ class LocalCommunicator final : public Communicator {
     }
     const std::uint32_t meeting = meet_showing(mine, data.data());
     group_->read_others([&] { body(shown_data(meeting, 0)); });
-    meet({.kind = CallKind::part});
+    meet({.call = {.kind = CallKind::part}});
   }
 
   const std::shared_ptr<LocalGroup> group_;

@@ -19,13 +19,15 @@ class Binder {
         a_(op.attributes),
         kernels_(kernels.table),
         sbi_gemm_(kernels.options.sbi_gemm),
-        places_(places) {}
+        places_(places),
+        experts_(of_experts()) {}
 
   BoundOp operator()() const {
     return {.kernel = name(),
             .arithmetic = arithmetic(plan_, op_, kernels_),
             .linear_way = kernels_.linear_way,
             .rows = rows(),
+            .experts = experts_,
             .call = call()};
   }
 
@@ -40,7 +42,8 @@ class Binder {
       named.push_back(weight.format);
       formats += (formats.empty() ? "" : "; ") + to_string(weight.format);
     }
-    const bool common = op_.kind == OpKind::rope_table || op_.kind == OpKind::best_of_ranks || is_collective(op_.kind);
+    const bool common = op_.kind == OpKind::rope_table || op_.kind == OpKind::best_of_ranks ||
+                        op_.kind == OpKind::receive || op_.kind == OpKind::send || is_collective(op_.kind);
     return concat(common ? "common" : kernels_.name, "/", to_string(op_.kind),
                   formats.empty() ? "" : concat(" (", formats, ")"));
   }
@@ -110,6 +113,38 @@ class Binder {
                                                        .tokens = 0,
                                                        .width = in_width(),
                                                        .first_token = a_.first_token});
+      case OpKind::route:
+        return with(kernels_.route, RouteArgs{.logits = floats(0),
+                                              .routing = routing(),
+                                              .chosen = out_ints(0),
+                                              .weights = out_floats(1),
+                                              .tokens = 0});
+      case OpKind::dispatch:
+        return with(
+            kernels_.dispatch,
+            DispatchArgs{
+                .x = in(0), .chosen = ints(1), .routing = routing(), .to = placed(), .tokens = 0, .width = in_width()});
+      case OpKind::expert_linear:
+        return with(kernels_.expert_linear, ExpertLinearArgs{.x = in(0),
+                                                             .experts = experts(),
+                                                             .linears = experts_.get(),
+                                                             .y = out(0),
+                                                             .y_f32 = is_f32(0),
+                                                             .tokens = 0,
+                                                             .sbi_gemm = sbi_gemm_});
+      case OpKind::combine: return with(kernels_.combine, combine(op_.inputs.size(), nullptr));
+      case OpKind::norm_route: return norm_route();
+      case OpKind::expert_up:
+        return with(kernels_.expert_up, ExpertUpArgs{.x = in(0),
+                                                     .experts = experts(),
+                                                     .gates = a_.gated ? experts_.get() + a_.experts->count : nullptr,
+                                                     .ups = experts_.get(),
+                                                     .activation = a_.activation,
+                                                     .y = out(0),
+                                                     .tokens = 0,
+                                                     .sbi_gemm = sbi_gemm_});
+      case OpKind::combine_residual:
+        return with(kernels_.combine_residual, combine(op_.inputs.size() - 1, in(op_.inputs.size() - 1)));
       case OpKind::all_reduce:
         return with(&all_reduce, AllReduceArgs{.ranks = ranks(),
                                                .x = in(0),
@@ -122,6 +157,11 @@ class Binder {
         return with(&best_of_ranks,
                     BestOfRanksArgs{
                         .x = floats(0), .y = reinterpret_cast<float*>(out(0)), .tokens = 0, .ranks = in_width() / 2});
+      case OpKind::receive:
+        return with(&receive,
+                    ReceiveArgs{.stages = stages(), .y = out(0), .row_bytes = row_bytes(op_.outputs), .tokens = 0});
+      case OpKind::send:
+        return with(&send, SendArgs{.stages = stages(), .x = in(0), .row_bytes = row_bytes(op_.inputs), .tokens = 0});
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::norm_mlp_up: return norm_mlp_up();
       case OpKind::output_residual:
@@ -165,8 +205,16 @@ class Binder {
                                           .first_token = a_.first_token});
   }
   comm::Communicator* ranks() const {
-    check(places_.tensor != nullptr, "no ranks to meet in ", to_string(op_.kind));
-    return places_.tensor;
+    check(places_.groups.tensor != nullptr, "no ranks to meet in ", to_string(op_.kind));
+    return places_.groups.tensor;
+  }
+  comm::Communicator* stages() const {
+    check(places_.groups.pipeline != nullptr, "no stages for ", to_string(op_.kind));
+    return places_.groups.pipeline;
+  }
+  std::int64_t row_bytes(const std::vector<BufferId>& one) const {
+    const Buffer& buffer = plan_.buffer(one.at(0));
+    return buffer.shape.back().factor * static_cast<std::int64_t>(size_of(buffer.type));
   }
   AnyCall all_gather() const {
     const DataType type = plan_.buffer(op_.outputs.at(0)).type;
@@ -191,7 +239,7 @@ class Binder {
                                         .kind = a_.norm.kind,
                                         .eps = a_.norm.eps,
                                         .tokens = 0,
-                                        .width = out_width()});
+                                        .width = out_width() / std::max(a_.heads, 1)});
   }
   AnyCall linear() const {
     return with(kernels_.linear, LinearArgs{.x = in(0),
@@ -235,17 +283,71 @@ class Binder {
   }
   AnyCall norm_mlp_up() const {
     const auto [weight, bias] = region_norm();
+    const bool shared = plan_.weight(op_, Slot::shared_up) != nullptr;
     return with(kernels_.norm_mlp_up, NormMlpUpArgs{.x = in(0),
                                                     .norm = a_.norm.kind,
                                                     .norm_weight = weight,
                                                     .norm_bias = bias,
                                                     .eps = a_.norm.eps,
-                                                    .gate = projection(Slot::mlp_gate),
-                                                    .up = projection(Slot::mlp_up),
+                                                    .gate = projection(shared ? Slot::shared_gate : Slot::mlp_gate),
+                                                    .up = projection(shared ? Slot::shared_up : Slot::mlp_up),
                                                     .activation = a_.activation,
                                                     .y = out(0),
                                                     .tokens = 0,
                                                     .sbi_gemm = sbi_gemm_});
+  }
+
+  Experts experts() const { return {.offsets = ints(1), .count = a_.experts->count}; }
+  Routing routing() const {
+    return {.kind = a_.experts->router,
+            .experts = a_.experts->count,
+            .top_k = a_.experts->top_k,
+            .scale = a_.experts->scale,
+            .bias = vector(Slot::router_bias)};
+  }
+  Placed placed() const { return {.rows = out(0), .offsets = out_ints(1), .places = out_ints(2)}; }
+  /// `inputs`: the rows', places', weights' and, where there are more, the shared expert's.
+  CombineArgs combine(std::size_t inputs, const std::byte* residual) const {
+    return {.rows = floats(0),
+            .places = ints(1),
+            .weights = floats(2),
+            .shared = inputs > 3 ? floats(3) : nullptr,
+            .shared_gate = inputs > 4 ? floats(4) : nullptr,
+            .residual = residual,
+            .y = out(0),
+            .y_f32 = is_f32(0),
+            .tokens = 0,
+            .width = out_width(),
+            .top_k = plan_.buffer(op_.inputs.at(1)).shape.back().factor};
+  }
+  AnyCall norm_route() const {
+    const auto [weight, bias] = region_norm();
+    return with(kernels_.norm_route, NormRouteArgs{.x = in(0),
+                                                   .norm = a_.norm.kind,
+                                                   .norm_weight = weight,
+                                                   .norm_bias = bias,
+                                                   .eps = a_.norm.eps,
+                                                   .router = matrix(Slot::router),
+                                                   .shared_router = matrix(Slot::shared_router),
+                                                   .shared_gate = op_.outputs.size() > 4 ? out_floats(4) : nullptr,
+                                                   .routing = routing(),
+                                                   .to = placed(),
+                                                   .weights = out_floats(3),
+                                                   .tokens = 0,
+                                                   .sbi_gemm = sbi_gemm_});
+  }
+  /// The op's linears of experts, in its order, each with the bias that stands behind it.
+  std::shared_ptr<const WeightAndBias[]> of_experts() const {
+    if (op_.kind != OpKind::expert_linear && op_.kind != OpKind::expert_up) return nullptr;
+    std::vector<WeightAndBias> linears;
+    for (const WeightIndex index : op_.weights) {
+      const WeightId& id = plan_.weight(index).id;
+      if (is_vector(id.slot)) linears.back().bias = places_.vector(id);
+      else linears.push_back({.weight = places_.matrix(id), .bias = nullptr});
+    }
+    const std::shared_ptr<WeightAndBias[]> kept(new WeightAndBias[linears.size()]);
+    std::ranges::copy(linears, kept.get());
+    return kept;
   }
 
   /// positions, sequences and block tables stand at inputs `first`...
@@ -287,14 +389,19 @@ class Binder {
   std::byte* out(std::size_t i) const { return buffer(op_.outputs.at(i)); }
   const std::int32_t* ints(std::size_t i) const { return reinterpret_cast<const std::int32_t*>(in(i)); }
   const float* floats(std::size_t i) const { return reinterpret_cast<const float*>(in(i)); }
+  std::int32_t* out_ints(std::size_t i) const { return reinterpret_cast<std::int32_t*>(out(i)); }
+  float* out_floats(std::size_t i) const { return reinterpret_cast<float*>(out(i)); }
   bool is_f32(std::size_t i) const { return plan_.buffer(op_.outputs.at(i)).type == DataType::f32; }
   std::int64_t out_width() const { return plan_.buffer(op_.outputs.at(0)).shape.back().factor; }
   std::int64_t in_width() const { return plan_.buffer(op_.inputs.at(0)).shape.back().factor; }
   /// Rows of the output: its first dimension, or tokens where heads come first.
   Dim rows() const {
-    const std::vector<Dim>& shape = plan_.buffer(op_.outputs.at(0)).shape;
-    const bool by_token = plan_.buffer(op_.outputs.at(0)).kind == BufferKind::state || shape.size() == 3;
-    return by_token ? sized(Symbol::tokens) : shape.front();
+    if (op_.kind == OpKind::dispatch || op_.kind == OpKind::norm_route) return sized(Symbol::tokens);
+    const Buffer& buffer = plan_.buffer(op_.outputs.empty() ? op_.inputs.at(0) : op_.outputs.at(0));
+    if (op_.kind == OpKind::norm && a_.heads > 0)
+      return {buffer.shape.front().symbol, buffer.shape.front().factor * a_.heads};
+    const bool by_token = buffer.kind == BufferKind::state || buffer.shape.size() == 3;
+    return by_token ? sized(Symbol::tokens) : buffer.shape.front();
   }
 
   const Plan& plan_;
@@ -303,6 +410,7 @@ class Binder {
   const KernelTable& kernels_;
   bool sbi_gemm_;
   const Places& places_;
+  std::shared_ptr<const WeightAndBias[]> experts_;
 };
 
 const PackedMatrix& main_matrix(const LinearArgs& args) { return args.weight; }
@@ -310,6 +418,7 @@ const PackedMatrix& main_matrix(const NormQkvArgs& args) { return args.query.wei
 const PackedMatrix& main_matrix(const NormMlpUpArgs& args) { return args.up.weight; }
 const PackedMatrix& main_matrix(const OutputResidualArgs& args) { return args.output.weight; }
 const PackedMatrix& main_matrix(const GreedyHeadArgs& args) { return args.head.weight; }
+const PackedMatrix& main_matrix(const NormRouteArgs& args) { return args.router; }
 
 void resize(GatherRowsArgs& args, std::int64_t rows) { args.row_count = rows; }
 void resize(MeanPoolArgs& args, std::int64_t rows) { args.sequence_count = rows; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <variant>
 
@@ -27,8 +28,10 @@ using AnyCall =
                  KernelCall<AttentionArgs>, KernelCall<ActivateArgs>, KernelCall<ResidualArgs>,
                  KernelCall<GatherRowsArgs>, KernelCall<MeanPoolArgs>, KernelCall<BestTokenArgs>,
                  KernelCall<NormQkvArgs>, KernelCall<NormMlpUpArgs>, KernelCall<OutputResidualArgs>,
-                 KernelCall<BiasResidualArgs>, KernelCall<GreedyHeadArgs>, KernelCall<AllReduceArgs>,
-                 KernelCall<AllGatherArgs>, KernelCall<BestOfRanksArgs>>;
+                 KernelCall<BiasResidualArgs>, KernelCall<GreedyHeadArgs>, KernelCall<RouteArgs>,
+                 KernelCall<DispatchArgs>, KernelCall<ExpertLinearArgs>, KernelCall<CombineArgs>,
+                 KernelCall<NormRouteArgs>, KernelCall<ExpertUpArgs>, KernelCall<AllReduceArgs>,
+                 KernelCall<AllGatherArgs>, KernelCall<BestOfRanksArgs>, KernelCall<ReceiveArgs>, KernelCall<SendArgs>>;
 
 /// An op ready to run.
 struct BoundOp {
@@ -37,6 +40,7 @@ struct BoundOp {
   /// Of the kernel set; nullptr: its linears have one way.
   LinearWay (*linear_way)(const WeightFormat&, std::int64_t tokens, bool sbi_gemm);
   Dim rows;  // how many rows (tokens, output rows or sequences) the kernel treats
+  std::shared_ptr<const WeightAndBias[]> experts;  // that the call points to: of a mixture's linears
   AnyCall call;
 
   /// Takes over the sizes of the next step, for so many workers, and chooses what depends on them. Called once a step, by
@@ -61,7 +65,7 @@ struct Places {
   std::function<std::byte*(BufferId)> buffer;
   std::function<PackedMatrix(const WeightId&)> matrix;
   std::function<const float*(const WeightId&)> vector;
-  comm::Communicator* tensor = nullptr;  // of the ranks that share every layer
+  RankGroups groups = {};
 };
 
 /// What the kernel for `op` from `kernels` multiplies, most of all.

@@ -23,6 +23,18 @@ void all_gather(const AllGatherArgs& args, const Worker& worker) {
                          {static_cast<std::byte*>(args.y), rows * all}, args.widths, rows);
 }
 
+void receive(const ReceiveArgs& args, const Worker& worker) {
+  if (worker.index != 0) return;
+  args.stages->receive({static_cast<std::byte*>(args.y), static_cast<std::size_t>(args.tokens * args.row_bytes)},
+                       args.stages->rank() - 1);
+}
+
+void send(const SendArgs& args, const Worker& worker) {
+  if (worker.index != 0) return;
+  args.stages->send({static_cast<const std::byte*>(args.x), static_cast<std::size_t>(args.tokens * args.row_bytes)},
+                    args.stages->rank() + 1);
+}
+
 void best_of_ranks(const BestOfRanksArgs& args, const Worker& worker) {
   const Range mine = share(args.tokens, worker);
   for (std::int64_t t = mine.begin; t < mine.end; ++t) {

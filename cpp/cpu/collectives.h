@@ -34,9 +34,25 @@ struct BestOfRanksArgs {
   std::int64_t tokens, ranks;
 };
 
+/// What the stage before sends.
+struct ReceiveArgs {
+  comm::Communicator* stages;
+  void* y;  // [tokens][width]
+  std::int64_t row_bytes, tokens;
+};
+
+/// For the next stage.
+struct SendArgs {
+  comm::Communicator* stages;
+  const void* x;  // [tokens][width]
+  std::int64_t row_bytes, tokens;
+};
+
 /// Errors: those of the communicator.
 void all_reduce(const AllReduceArgs& args, const Worker& worker);
 void all_gather(const AllGatherArgs& args, const Worker& worker);
 void best_of_ranks(const BestOfRanksArgs& args, const Worker& worker);
+void receive(const ReceiveArgs& args, const Worker& worker);
+void send(const SendArgs& args, const Worker& worker);
 
 }  // namespace lamella::cpu

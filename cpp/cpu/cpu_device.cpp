@@ -1,7 +1,10 @@
 #include "cpu/cpu_device.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "cpu/machine.h"
+#include "model/shard.h"
 #include "plan/cost.h"
 
 namespace lamella::cpu {
@@ -41,6 +44,21 @@ Roofline CpuDevice::measure_roofline(std::optional<std::uint64_t> left_of_budget
 
 std::string CpuDevice::name() const {
   return concat("cpu (", to_string(kernels_), ", ", team_.size(), team_.size() == 1 ? " thread)" : " threads)");
+}
+
+std::vector<std::unique_ptr<Device>> cpu_devices(const ModelSpec& spec, const comm::ParallelSizes& sizes,
+                                                 const CpuOptions& options) {
+  comm::validate(sizes);
+  require_shards(spec, sizes.tensor);
+  require_stages(spec, sizes.pipeline);
+  const int ranks = sizes.ranks(), threads = team_size(options.threads);
+  std::vector<std::unique_ptr<Device>> devices;
+  for (int rank = 0; rank < ranks; ++rank) {
+    CpuOptions own = options;
+    own.threads = std::max(1, static_cast<int>(even_share(threads, rank, ranks).size()));
+    devices.push_back(std::make_unique<CpuDevice>(own));
+  }
+  return devices;
 }
 
 }  // namespace lamella::cpu

@@ -1,10 +1,14 @@
 // This machine's cores as a device.
 #pragma once
 
+#include <memory>
 #include <optional>
+#include <vector>
 
+#include "comm/topology.h"
 #include "cpu/cpu_executor.h"
 #include "cpu/kernels/logit_kernels.h"
+#include "model/model_spec.h"
 #include "runtime/device.h"
 
 namespace lamella::cpu {
@@ -34,5 +38,11 @@ class CpuDevice final : public Device {
   KernelSet kernels_;
   ThreadTeam team_;
 };
+
+/// A device for each rank of those sizes, in order of the topology's numbers. `options.threads` are those of all ranks together,
+/// shared out evenly, with one at least for each. Errors: those of CpuDevice and comm::validate, and invalid_argument for
+/// ranks that the model cannot be shared by: before a thread is made.
+[[nodiscard]] std::vector<std::unique_ptr<Device>> cpu_devices(const ModelSpec& spec, const comm::ParallelSizes& sizes,
+                                                               const CpuOptions& options);
 
 }  // namespace lamella::cpu

@@ -42,6 +42,10 @@ ScratchBounds scratch_bounds(const Plan& plan, int workers) {
     const OpAttributes& a = op.attributes;
     bounds.max_head_dim = std::max<std::int64_t>(bounds.max_head_dim, a.head_dim);
     if (op.kind == OpKind::greedy_head) bounds.max_rows = plan.bounds.rows;
+    if (a.experts) {
+      bounds.max_experts = std::max<std::int64_t>(bounds.max_experts, a.experts->count);
+      bounds.max_top_k = std::max<std::int64_t>(bounds.max_top_k, a.experts->top_k);
+    }
     for (int some = 2; a.kv_heads > 0 && some <= workers; ++some)  // fewer than all may take part
       if (a.kv_heads % some != 0) bounds.split_group = std::max<std::int64_t>(bounds.split_group, a.heads / a.kv_heads);
   }
@@ -64,7 +68,7 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, co
       scratch_each_(rounded_scratch(plan_, team.size())),
       scratch_(shared_ + shared_size_),
       shares_(std::make_unique<WorkShare[]>(static_cast<std::size_t>(team.size()))),
-      tensor_(memory.tensor) {
+      groups_(memory.groups) {
   const std::size_t needed = workspace_bytes(plan_, team.size());
   check(memory.workspace.size() >= needed, "a workspace of ", memory.workspace.size(), " bytes for a plan of ", needed);
   check(kernels.table.dtype == dtype_of(plan_), kernels.table.name, " kernels for ", to_string(kernels.table.dtype),
@@ -78,7 +82,7 @@ CpuExecutor::CpuExecutor(Plan plan, const Borrowed& memory, ThreadTeam& team, co
           },
       .matrix = [&](const WeightId& id) { return memory.weights.matrix(id); },
       .vector = [&](const WeightId& id) { return memory.weights.vector(id); },
-      .tensor = memory.tensor,
+      .groups = memory.groups,
   };
   ops_.reserve(plan_.ops.size());
   for (const Op& op : plan_.ops) ops_.push_back(bind(plan_, op, kernels, places));
@@ -124,7 +128,7 @@ void CpuExecutor::execute(int workers, std::vector<double>* seconds) {
           ops_[i].run(worker);
         } catch (const std::exception& error) {
           if (!failure) failure = std::current_exception();
-          if (tensor_ != nullptr) tensor_->fail(error.what());
+          if (groups_.any() != nullptr) groups_.any()->fail(error.what());
         }
         team_.barrier();
       }
@@ -144,7 +148,7 @@ std::span<const float> CpuExecutor::output(const StepShape& shape) const {
     return {reinterpret_cast<const float*>(activations_ + place.offset),
             static_cast<std::size_t>(element_count(buffer, shape))};
   }
-  throw Error(ErrorCode::internal, "the plan has no output");
+  return {};  // of a stage before the last
 }
 
 std::span<const float> CpuExecutor::run(const StepInput& step) {

@@ -51,7 +51,7 @@ class CpuExecutor final : public Executor {
   std::byte* scratch_;
   std::unique_ptr<WorkShare[]> shares_;  // of each worker
   std::vector<BoundOp> ops_;
-  comm::Communicator* tensor_;
+  RankGroups groups_;
 };
 
 /// What scratch, and the memory shared by so many workers, must hold for any op of the plan.

@@ -35,6 +35,8 @@ lamella_engine_options c_defaults() {
   options.max_model_len = own.max_model_len;
   options.max_num_batched_tokens = own.max_num_batched_tokens;
   options.prefix_caching = own.prefix_caching ? 1 : 0;
+  options.tensor_parallel_size = own.tensor_parallel_size;
+  options.pipeline_parallel_size = own.pipeline_parallel_size;
   return options;
 }
 
@@ -55,6 +57,8 @@ EngineOptions options_from(const lamella_engine_options& options) {
   if (options.prefix_caching != 0 && options.prefix_caching != 1)
     throw Error(ErrorCode::invalid_argument, concat("prefix_caching is ", options.prefix_caching, "; expected 0 or 1"));
   return {.threads = options.threads,
+          .tensor_parallel_size = options.tensor_parallel_size,
+          .pipeline_parallel_size = options.pipeline_parallel_size,
           .dtype = dtype_from("dtype", options.dtype),
           .kv_cache_dtype = dtype_from("kv_cache_dtype", options.kv_cache_dtype),
           .max_num_seqs = options.max_num_seqs,

@@ -23,6 +23,8 @@ EngineConfig config_from(const EngineOptions& options, const PackedStore& store)
                   concat("dtype is ", to_string(*options.dtype), "; expected float32, float16 or bfloat16"));
     config.dtype = *options.dtype;
   }
+  config.parallel.tensor = options.tensor_parallel_size;
+  config.parallel.pipeline = options.pipeline_parallel_size;
   config.kv_cache_dtype = options.kv_cache_dtype;
   config.max_num_seqs = options.max_num_seqs;
   config.max_model_len = options.max_model_len;
@@ -79,9 +81,10 @@ Engine::~Engine() = default;
 Result<Engine> Engine::open(const std::filesystem::path& store, const EngineOptions& options) {
   return guarded([&] {
     const PackedStore opened = open_store(store);
+    const EngineConfig config = config_from(options, opened);
     std::unique_ptr<EngineCore> core = engine_from_store(
-        opened, config_from(options, opened),
-        std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = options.threads}), told_to(options));
+        opened, config, cpu::cpu_devices(opened.header.model, config.parallel, {.threads = options.threads}),
+        told_to(options));
     return Engine(std::make_unique<Impl>(std::move(core)));
   });
 }

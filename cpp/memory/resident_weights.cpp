@@ -1,7 +1,5 @@
 #include "memory/resident_weights.h"
 
-#include <algorithm>
-
 #include "base/check.h"
 
 namespace lamella {
@@ -37,15 +35,16 @@ ResidentWeights::ResidentWeights(std::vector<WeightDeclaration> declarations)
     : declarations_(std::move(declarations)), memory_(planned_bytes(declarations_), "weights") {
   std::size_t offset = 0;
   for (const WeightDeclaration& weight : declarations_) {
+    indices_.emplace(weight.id, offsets_.size());
     offsets_.push_back(offset);
     offset += aligned(byte_size(weight));
   }
 }
 
 std::size_t ResidentWeights::index_of(const WeightId& id) const {
-  const auto found = std::ranges::find(declarations_, id, &WeightDeclaration::id);
-  check(found != declarations_.end(), "no weight ", to_string(id));
-  return static_cast<std::size_t>(found - declarations_.begin());
+  const auto found = indices_.find(id);
+  check(found != indices_.end(), "no weight ", to_string(id));
+  return found->second;
 }
 
 std::span<std::byte> ResidentWeights::bytes(const WeightId& id) const {

@@ -1,6 +1,7 @@
 // Weights that stay in memory: one allocation, each weight at its own aligned place.
 #pragma once
 
+#include <map>
 #include <span>
 #include <vector>
 
@@ -33,8 +34,12 @@ class ResidentWeights {
   [[nodiscard]] std::size_t index_of(const WeightId& id) const;
 
   std::vector<WeightDeclaration> declarations_;
+  std::map<WeightId, std::size_t> indices_;  // into both: a mixture has thousands of weights
   std::vector<std::size_t> offsets_;
   Allocation memory_;
 };
+
+/// The weights that one process fills: of one rank, or of all the ranks that are its threads.
+using RankWeights = std::span<ResidentWeights* const>;
 
 }  // namespace lamella

@@ -15,6 +15,7 @@ namespace {
 constexpr std::int64_t largest_dimension = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t largest_tensor = std::int64_t{1} << 48;  // elements
 constexpr std::size_t most_layers = 4096;
+constexpr std::int32_t most_experts = 1024, most_top_k = 64;
 
 /// Says which part of the spec is looked at ("layers.3.attention.") and throws about its fields.
 class Part {
@@ -118,17 +119,35 @@ void validate_attention(const Part& part, const AttentionSpec& attention, Positi
               positions == PositionKind::rotary ? "present, because positions are rotary"
                                                 : "absent, because positions are not rotary");
   if (attention.rope) validate_rope(part.sub("rope"), *attention.rope, attention.head_dim);
-  part.not_built(attention.query_norm.kind != NormKind::none, "query_norm", "a norm of the queries");
-  part.not_built(attention.key_norm.kind != NormKind::none, "key_norm", "a norm of the keys");
+  validate_norm(part.sub("query_norm"), attention.query_norm);
+  validate_norm(part.sub("key_norm"), attention.key_norm);
+  part.not_built(attention.query_norm.bias || attention.key_norm.bias, "query_norm", "a norm of queries with a bias");
   part.expect(attention.window >= 0, "window", attention.window, "0 or more");
   part.expect(attention.window == 0 || attention.causal, "window", attention.window, "0 for bidirectional attention");
   part.not_built(attention.logit_softcap != 0.0F, "logit_softcap", "soft-capping of attention scores");
 }
 
+void validate_experts(const Part& part, const ExpertsSpec& experts) {
+  part.known("router", experts.router, RouterKind::top_1);
+  part.expect(experts.count >= 1 && experts.count <= most_experts, "count", experts.count, "1 to ", most_experts);
+  const std::int32_t most = std::min(experts.count, most_top_k);
+  part.expect(experts.top_k >= 1 && experts.top_k <= most, "top_k", experts.top_k, "1 to ", most, " of ", experts.count,
+              " experts");
+  part.expect(experts.router != RouterKind::top_1 || experts.top_k == 1, "top_k", experts.top_k, "1 for this router");
+  part.dimension("intermediate", experts.intermediate);
+  part.finite_positive("scale", experts.scale);
+  part.expect(experts.router == RouterKind::sigmoid_with_bias || experts.scale == 1.0F, "scale", experts.scale,
+              "1 for this router");
+  if (experts.shared_intermediate != 0) part.dimension("shared_intermediate", experts.shared_intermediate);
+  part.expect(experts.shared_intermediate != 0 || !experts.shared_gate, "shared_gate", experts.shared_gate,
+              "false without a shared expert");
+}
+
 void validate_mlp(const Part& part, const MlpSpec& mlp) {
-  part.not_built(mlp.experts.has_value(), "experts", "a mixture of experts");
-  part.dimension("intermediate", mlp.intermediate);
   part.known("activation", mlp.activation, Activation::quick_gelu);
+  if (!mlp.experts) return part.dimension("intermediate", mlp.intermediate);
+  part.expect(mlp.intermediate == 0, "intermediate", mlp.intermediate, "0 beside experts, which have their own");
+  validate_experts(part.sub("experts"), *mlp.experts);
 }
 
 void validate_layer(const Part& part, const LayerSpec& layer, PositionKind positions) {

@@ -60,9 +60,10 @@ struct AttentionSpec {
   bool qkv_bias = false;
   bool output_bias = false;
   std::optional<RopeSpec> rope;
-  NormSpec query_norm, key_norm;   // named room: norms of q and k per head (Qwen3)
+  NormSpec query_norm, key_norm;   // of each head's q and k, before RoPE (Qwen3)
   std::int32_t window = 0;         // a token sees so many, itself included; 0: all before it (Mistral, GPT-Neo)
   float logit_softcap = 0.0F;      // named room (Gemma 2)
+  bool norm_across_heads = false;  // query_norm and key_norm are of a token's heads together (OLMoE)
 
   [[nodiscard]] std::int64_t query_width() const noexcept { return std::int64_t{heads} * head_dim; }
   [[nodiscard]] std::int64_t kv_width() const noexcept { return std::int64_t{kv_heads} * head_dim; }
@@ -70,24 +71,35 @@ struct AttentionSpec {
 
 enum class Activation : std::uint8_t { none, gelu, gelu_tanh, relu, silu, tanh, quick_gelu };
 
-/// Named room for mixtures of experts (the paper's section V): how a layer routes and what an expert is.
+/// How a router's logits choose a token's experts, and what weighs their results. Among equals the lower number is chosen.
+///   softmax_top_k               the k largest logits; a weight is the expert's softmax over all          Qwen2-MoE
+///   softmax_top_k_renormalised  the same, divided by their sum: softmax over the chosen ones             Mixtral
+///   sigmoid_with_bias           the k largest of sigmoid(logit) + bias; sigmoid(logit) over the sum of the chosen ones,
+///                               times `scale`
+///   top_1                       softmax_top_k with one expert: the paper's GPT + MoE
 enum class RouterKind : std::uint8_t { softmax_top_k, softmax_top_k_renormalised, sigmoid_with_bias, top_1 };
+
+/// A mixture of experts (the paper's section V): y = sum over a token's top_k experts e of weight[e] * expert[e](x), in the
+/// order of their choice, plus the shared expert, which takes every token. An expert is an MLP of `intermediate`; whether it
+/// is gated, its activation and its biases are MlpSpec's, for the shared one too.
 struct ExpertsSpec {
   std::int32_t count = 0;
   std::int32_t top_k = 0;
   std::int64_t intermediate = 0;
   RouterKind router = RouterKind::softmax_top_k;
-  std::int64_t shared_intermediate = 0;
+  float scale = 1.0F;                    // sigmoid_with_bias only
+  std::int64_t shared_intermediate = 0;  // 0: no shared expert
+  bool shared_gate = false;              // the shared expert's result is multiplied by sigmoid(w x)
 };
 
 /// down(act(up(x))) when plain; down(act(gate(x)) * up(x)) when gated.
 struct MlpSpec {
-  std::int64_t intermediate = 0;
+  std::int64_t intermediate = 0;  // 0 where there are experts
   Activation activation = Activation::gelu;
   bool gated = false;
   bool up_bias = false;
   bool down_bias = false;
-  std::optional<ExpertsSpec> experts;  // named room
+  std::optional<ExpertsSpec> experts;
 };
 
 /// Where norms and residual additions stand (x: the layer's input, A: attention, M: MLP, N: a norm):

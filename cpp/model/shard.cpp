@@ -17,6 +17,14 @@ std::int64_t common_run(const ShardRange& heads, std::int64_t group) {
   return first + group < heads.size() ? std::gcd(run, group) : run;
 }
 
+/// The inner width of a layer's MLP, or of the narrowest of its experts.
+std::int64_t narrowest(const MlpSpec& mlp) {
+  if (!mlp.experts) return mlp.intermediate;
+  const ExpertsSpec& experts = *mlp.experts;
+  return experts.shared_intermediate == 0 ? experts.intermediate
+                                          : std::min(experts.intermediate, experts.shared_intermediate);
+}
+
 }  // namespace
 
 HeadShard shard_heads(const AttentionSpec& attention, int rank, int ranks) {
@@ -46,7 +54,12 @@ ShardRange shard_width(std::int64_t width, int rank, int ranks) {
 void require_shards(const ModelSpec& spec, int ranks) {
   std::int64_t most = spec.vocab;
   for (const LayerSpec& layer : spec.layers)
-    most = std::min({most, std::int64_t{layer.attention.heads}, layer.mlp.intermediate});
+    most = std::min({most, std::int64_t{layer.attention.heads}, narrowest(layer.mlp)});
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    if (spec.layers[i].attention.norm_across_heads && ranks > 1)
+      throw Error(ErrorCode::unsupported_model,
+                  concat("tensor_parallel_size is ", ranks, ", but layer ", i,
+                         " norms the queries of all heads together; expected 1 for this model"));
   if (ranks <= most) return;
   const auto refuse = [&](std::string_view what, std::int64_t count) {
     throw Error(ErrorCode::invalid_argument, concat("tensor_parallel_size is ", ranks, ", but ", what, " ", count,
@@ -55,10 +68,17 @@ void require_shards(const ModelSpec& spec, int ranks) {
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
     const LayerSpec& layer = spec.layers[i];
     if (layer.attention.heads < ranks) refuse(concat("the query heads of layer ", i, " are"), layer.attention.heads);
-    if (layer.mlp.intermediate < ranks)
-      refuse(concat("the inner width of layer ", i, "'s MLP is"), layer.mlp.intermediate);
+    if (narrowest(layer.mlp) < ranks)
+      refuse(concat("the inner width of layer ", i, layer.mlp.experts ? "'s experts is" : "'s MLP is"),
+             narrowest(layer.mlp));
   }
   refuse("the vocabulary's size is", spec.vocab);
+}
+
+void require_stages(const ModelSpec& spec, int stages) {
+  if (static_cast<std::size_t>(stages) <= spec.layers.size()) return;
+  throw Error(ErrorCode::invalid_argument, concat("pipeline_parallel_size is ", stages, ", but the model has ",
+                                                  spec.layers.size(), " layers; expected at most that"));
 }
 
 }  // namespace lamella

@@ -50,4 +50,7 @@ inline constexpr std::int64_t shard_unit = 64;
 /// fewer tokens: the message names the layer, and the largest number of ranks that works.
 void require_shards(const ModelSpec& spec, int ranks);
 
+/// Errors: invalid_argument where the model has fewer layers than a pipeline has stages.
+void require_stages(const ModelSpec& spec, int stages);
+
 }  // namespace lamella

@@ -11,8 +11,9 @@ constexpr std::string_view slot_names[] = {
     "token_embedding", "position_embedding", "type_embedding", "embedding_norm", "embedding_norm_bias",
     // a layer
     "attention_norm", "attention_norm_bias", "query", "query_bias", "key", "key_bias", "value", "value_bias",
-    "attention_output", "attention_output_bias", "mlp_norm", "mlp_norm_bias", "mlp_gate", "mlp_gate_bias", "mlp_up",
-    "mlp_up_bias", "mlp_down", "mlp_down_bias",
+    "query_norm", "key_norm", "attention_output", "attention_output_bias", "mlp_norm", "mlp_norm_bias", "mlp_gate",
+    "mlp_gate_bias", "mlp_up", "mlp_up_bias", "mlp_down", "mlp_down_bias", "router", "router_bias", "shared_gate",
+    "shared_gate_bias", "shared_up", "shared_up_bias", "shared_down", "shared_down_bias", "shared_router",
     // the head
     "final_norm", "final_norm_bias", "head", "head_bias", "pooler", "pooler_bias"};
 static_assert(std::size(slot_names) == static_cast<std::size_t>(Slot::pooler_bias) + 1,
@@ -24,7 +25,7 @@ constexpr std::int64_t most_int8_inputs = 65'536;
 class Declarations {
  public:
   void matrix(Slot slot, std::int64_t rows, std::int64_t columns, Segment segment, bool makes_logits = false) {
-    list_.push_back({.id = {.slot = slot, .layer = layer_},
+    list_.push_back({.id = {.slot = slot, .layer = layer_, .expert = expert_},
                      .rows = rows,
                      .columns = columns,
                      .segment = segment,
@@ -40,21 +41,48 @@ class Declarations {
     if (spec.bias) matrix(bias_of(slot), 1, width, segment);
   }
   void enter_layer(std::int32_t layer) noexcept { layer_ = layer; }
+  void enter_expert(std::int32_t expert) noexcept { expert_ = expert; }
   [[nodiscard]] std::vector<WeightDeclaration> take() && { return std::move(list_); }
 
  private:
   std::vector<WeightDeclaration> list_;
-  std::int32_t layer_ = -1;
+  std::int32_t layer_ = -1, expert_ = -1;
 };
 
 void declare_attention(Declarations& out, const AttentionSpec& attention, std::int64_t hidden) {
   out.linear(Slot::query, attention.query_width(), hidden, attention.qkv_bias, Segment::norms_qkv);
   out.linear(Slot::key, attention.kv_width(), hidden, attention.qkv_bias, Segment::norms_qkv);
   out.linear(Slot::value, attention.kv_width(), hidden, attention.qkv_bias, Segment::norms_qkv);
+  const bool together = attention.norm_across_heads;
+  out.norm(Slot::query_norm, attention.query_norm, together ? attention.query_width() : attention.head_dim,
+           Segment::norms_qkv);
+  out.norm(Slot::key_norm, attention.key_norm, together ? attention.kv_width() : attention.head_dim,
+           Segment::norms_qkv);
   out.linear(Slot::attention_output, hidden, attention.query_width(), attention.output_bias, Segment::attention_output);
 }
 
+void declare_experts(Declarations& out, const MlpSpec& mlp, std::int64_t hidden) {
+  const ExpertsSpec& experts = *mlp.experts;
+  out.matrix(Slot::router, experts.count, hidden, Segment::norms_qkv);
+  if (experts.router == RouterKind::sigmoid_with_bias)
+    out.matrix(Slot::router_bias, 1, experts.count, Segment::norms_qkv);
+  if (experts.shared_gate) out.matrix(Slot::shared_router, 1, hidden, Segment::norms_qkv);
+  if (const std::int64_t width = experts.shared_intermediate; width != 0) {
+    if (mlp.gated) out.linear(Slot::shared_gate, width, hidden, mlp.up_bias, Segment::shared_expert);
+    out.linear(Slot::shared_up, width, hidden, mlp.up_bias, Segment::shared_expert);
+    out.linear(Slot::shared_down, hidden, width, mlp.down_bias, Segment::shared_expert);
+  }
+  for (std::int32_t expert = 0; expert < experts.count; ++expert) {
+    out.enter_expert(expert);
+    if (mlp.gated) out.linear(Slot::mlp_gate, experts.intermediate, hidden, mlp.up_bias, Segment::experts);
+    out.linear(Slot::mlp_up, experts.intermediate, hidden, mlp.up_bias, Segment::experts);
+    out.linear(Slot::mlp_down, hidden, experts.intermediate, mlp.down_bias, Segment::experts);
+  }
+  out.enter_expert(-1);
+}
+
 void declare_mlp(Declarations& out, const MlpSpec& mlp, std::int64_t hidden) {
+  if (mlp.experts) return declare_experts(out, mlp, hidden);
   if (mlp.gated) out.linear(Slot::mlp_gate, mlp.intermediate, hidden, mlp.up_bias, Segment::mlp_up);
   out.linear(Slot::mlp_up, mlp.intermediate, hidden, mlp.up_bias, Segment::mlp_up);
   out.linear(Slot::mlp_down, hidden, mlp.intermediate, mlp.down_bias, Segment::mlp_down);
@@ -141,13 +169,17 @@ std::string_view to_string(Segment segment) noexcept {
     case Segment::attention_output: return "attention_output";
     case Segment::mlp_up: return "mlp_up";
     case Segment::mlp_down: return "mlp_down";
+    case Segment::shared_expert: return "shared_expert";
+    case Segment::experts: return "experts";
     case Segment::head: return "head";
   }
   return "?";
 }
 
 std::string to_string(const WeightId& id) {
-  return id.layer < 0 ? std::string(to_string(id.slot)) : concat("layers.", id.layer, ".", to_string(id.slot));
+  if (id.layer < 0) return std::string(to_string(id.slot));
+  if (id.expert < 0) return concat("layers.", id.layer, ".", to_string(id.slot));
+  return concat("layers.", id.layer, ".experts.", id.expert, ".", to_string(id.slot));
 }
 
 std::int64_t parameter_count(const ModelSpec& spec) {

@@ -1,6 +1,7 @@
 // Which weights a model has: a closed set of slots, declared from the ModelSpec alone, each with its shape and segment.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -12,7 +13,8 @@
 
 namespace lamella {
 
-/// A weight's role. Matrices are [outputs, inputs], rows contiguous along the inputs; vectors are one row.
+/// A weight's role. Matrices are [outputs, inputs], rows contiguous along the inputs; vectors are one row. Every expert of a
+/// mixture has its own mlp_gate, mlp_up and mlp_down.
 enum class Slot : std::uint8_t {
   token_embedding,
   position_embedding,
@@ -27,6 +29,8 @@ enum class Slot : std::uint8_t {
   key_bias,
   value,
   value_bias,
+  query_norm,
+  key_norm,
   attention_output,
   attention_output_bias,
   mlp_norm,
@@ -37,6 +41,15 @@ enum class Slot : std::uint8_t {
   mlp_up_bias,
   mlp_down,
   mlp_down_bias,
+  router,
+  router_bias,  // of the choice, not of the weights: RouterKind::sigmoid_with_bias
+  shared_gate,
+  shared_gate_bias,
+  shared_up,
+  shared_up_bias,
+  shared_down,
+  shared_down_bias,
+  shared_router,  // what gates the shared expert's result
   final_norm,
   final_norm_bias,
   head,
@@ -63,6 +76,11 @@ enum class Slot : std::uint8_t {
     case Slot::mlp_gate:
     case Slot::mlp_up:
     case Slot::mlp_down:
+    case Slot::router:
+    case Slot::shared_gate:
+    case Slot::shared_up:
+    case Slot::shared_down:
+    case Slot::shared_router:
     case Slot::head:
     case Slot::pooler: return false;
     default: return true;
@@ -74,15 +92,25 @@ enum class Slot : std::uint8_t {
   return static_cast<Slot>(static_cast<std::uint8_t>(slot) + 1);
 }
 
-/// The bulk-read unit that a weight belongs to (design section 3).
-enum class Segment : std::uint8_t { embedding, norms_qkv, attention_output, mlp_up, mlp_down, head };
+/// The bulk-read unit that a weight belongs to (design section 3). Every expert is one of its own.
+enum class Segment : std::uint8_t {
+  embedding,
+  norms_qkv,  // and the router
+  attention_output,
+  mlp_up,
+  mlp_down,
+  shared_expert,
+  experts,
+  head
+};
 
-/// One weight of a model: `layer` is -1 outside the layers.
+/// One weight of a model: `layer` is -1 outside the layers, `expert` outside a mixture's experts.
 struct WeightId {
   Slot slot = Slot::token_embedding;
   std::int32_t layer = -1;
+  std::int32_t expert = -1;
 
-  bool operator==(const WeightId&) const = default;
+  auto operator<=>(const WeightId&) const = default;
 };
 
 /// What one rank holds of a weight that is cut across several: `outputs` of a matrix, or elements of a vector, which may be
@@ -121,7 +149,8 @@ void validate(const WeightDeclaration& weight, const WeightFormat& format);
 /// Gives every declaration its format, in order. Errors: those of validate; a broken invariant where the counts differ.
 void set_formats(std::vector<WeightDeclaration>& declarations, std::span<const WeightFormat> formats);
 
-/// Canonical name: "token_embedding", "layers.3.query_bias", "final_norm". Recipes of family files use these names.
+/// Canonical name: "token_embedding", "layers.3.query_bias", "layers.3.experts.7.mlp_up", "final_norm". Recipes of family
+/// files use these names.
 [[nodiscard]] std::string to_string(const WeightId& id);
 [[nodiscard]] std::string_view to_string(Slot slot) noexcept;
 [[nodiscard]] std::string_view to_string(Segment segment) noexcept;

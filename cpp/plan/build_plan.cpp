@@ -6,6 +6,11 @@
 namespace lamella {
 namespace {
 
+/// Which weights an MLP has: the layer's, or the shared expert's.
+struct MlpSlots {
+  Slot gate = Slot::mlp_gate, up = Slot::mlp_up;
+};
+
 /// Named sizes and the writer, so that the page below reads like the model.
 struct Builder : PlanWriter {
   Builder(const ModelSpec& model, const PlanOptions& plan_options) : PlanWriter(model, plan_options), spec(model) {}
@@ -14,8 +19,11 @@ struct Builder : PlanWriter {
   BufferId embedding();
   BufferId layer(const LayerSpec& l, BufferId x);
   BufferId attention(const LayerSpec& l, BufferId x);                        // A(N1 x), without the residual
-  BufferId mlp(const LayerSpec& l, BufferId x);                              // act(up(N2 x))
+  BufferId norm_before_mlp(const LayerSpec& l, BufferId x);                  // N2 x
+  BufferId mlp(const LayerSpec& l, BufferId x, const MlpSlots& slots);       // act(up(N2 x))
   BufferId project(const Projection& output, BufferId x, BufferId residual);  // x W^T + bias + residual
+  BufferId feed_forward(const LayerSpec& l, BufferId x, BufferId residual);  // M(N2 x) + residual
+  BufferId experts(const LayerSpec& l, BufferId x, BufferId residual);       // the same of a mixture
   void head(BufferId x, PlanOutput output);
 };
 
@@ -36,6 +44,8 @@ BufferId Builder::attention(const LayerSpec& l, BufferId x) {
   BufferId q = linear({Slot::query, a.qkv_bias}, x, "q");                    // [T, Q]
   BufferId k = linear({Slot::key, a.qkv_bias}, x, "k");                      // [T, K]
   BufferId v = linear({Slot::value, a.qkv_bias}, x, "v");                    // [T, K]
+  q = norm(a.query_norm, Slot::query_norm, q, a.norm_across_heads ? 0 : a.heads);
+  k = norm(a.key_norm, Slot::key_norm, k, a.norm_across_heads ? 0 : a.kv_heads);
   if (a.rope) {
     q = rope(a, q, a.heads);
     k = rope(a, k, a.kv_heads);
@@ -48,19 +58,51 @@ BufferId Builder::attention(const LayerSpec& l, BufferId x) {
   return merge_heads(a, heads);                                              // [T, Q]
 }
 
-BufferId Builder::mlp(const LayerSpec& l, BufferId x) {
-  const MlpSpec& m = l.mlp;
-  // A parallel layer without a second norm shares the first: the cheap norm is computed twice to keep the region whole.
+// A parallel layer without a second norm shares the first: the cheap norm is computed twice to keep the region whole.
+BufferId Builder::norm_before_mlp(const LayerSpec& l, BufferId x) {
+  if (l.residual == Residual::post_norm) return x;
   const bool shares_norm = l.residual == Residual::parallel && l.mlp_norm.kind == NormKind::none;
-  const NormSpec& mlp_norm = shares_norm ? l.attention_norm : l.mlp_norm;
-  const bool pre_norm = l.residual != Residual::post_norm;
+  return norm(shares_norm ? l.attention_norm : l.mlp_norm, shares_norm ? Slot::attention_norm : Slot::mlp_norm, x);
+}
 
+BufferId Builder::mlp(const LayerSpec& l, BufferId x, const MlpSlots& slots) {
+  const MlpSpec& m = l.mlp;
   begin(Region::mlp_up);
-  if (pre_norm) x = norm(mlp_norm, shares_norm ? Slot::attention_norm : Slot::mlp_norm, x);  // [T, H]
-  const BufferId up = linear({Slot::mlp_up, m.up_bias}, x, "up");            // [T, I]
+  x = norm_before_mlp(l, x);                                                 // [T, H]
+  const BufferId up = linear({slots.up, m.up_bias}, x, "up");                // [T, I]
   if (!m.gated) return activate(m.activation, up);                           // [T, I]
-  const BufferId gate = linear({Slot::mlp_gate, m.up_bias}, x, "gate");      // [T, I]
+  const BufferId gate = linear({slots.gate, m.up_bias}, x, "gate");          // [T, I]
   return activate_gated(m.activation, gate, up);                             // [T, I]
+}
+
+// E experts, of which k take a token; the shared expert takes all and stands in the sum beside them.
+BufferId Builder::experts(const LayerSpec& l, BufferId x, BufferId residual_input) {
+  const MlpSpec& m = l.mlp;
+  const ExpertsSpec& e = *m.experts;
+
+  begin(Region::route);
+  const BufferId normed = norm_before_mlp(l, x);                             // [T, H]
+  const BufferId scores = linear({Slot::router, false}, normed, "router", DataType::f32);  // [T, E]
+  std::optional<BufferId> shared, shared_gate;
+  if (e.shared_gate)
+    shared_gate = linear({Slot::shared_router, false}, normed, "shared_gate", DataType::f32);  // [T, 1]
+  const Routed to = route(e, scores, normed);                                // [k*T, H] by expert
+
+  begin(Region::experts);
+  const BufferId up = expert_linear(Slot::mlp_up, e, to, to.rows, options.dtype, "up");  // [k*T, I]
+  BufferId rows = m.gated ? activate_gated(m.activation,                     // [k*T, I]
+                                           expert_linear(Slot::mlp_gate, e, to, to.rows, options.dtype, "gate"), up)
+                          : activate(m.activation, up);
+  begin(Region::none);
+  rows = expert_linear(Slot::mlp_down, e, to, rows, DataType::f32, "down");  // [k*T, H]
+
+  if (e.shared_intermediate > 0) {
+    shared = mlp(l, x, {.gate = Slot::shared_gate, .up = Slot::shared_up});  // [T, J]
+    begin(Region::none);
+    shared = linear({Slot::shared_down, m.down_bias}, *shared, "shared", DataType::f32);  // [T, H]
+  }
+  begin(Region::combine);
+  return residual(combine(to, rows, shared, shared_gate), residual_input);   // [T, H]
 }
 
 BufferId Builder::project(const Projection& output, BufferId x, BufferId residual_input) {
@@ -68,23 +110,27 @@ BufferId Builder::project(const Projection& output, BufferId x, BufferId residua
   return residual(linear(output, x, "projected"), residual_input);           // [T, H]
 }
 
+BufferId Builder::feed_forward(const LayerSpec& l, BufferId x, BufferId residual_input) {
+  if (l.mlp.experts) return experts(l, x, residual_input);
+  return project({Slot::mlp_down, l.mlp.down_bias}, mlp(l, x, {}), residual_input);
+}
+
 BufferId Builder::layer(const LayerSpec& l, BufferId x) {
   const Projection attention_output{Slot::attention_output, l.attention.output_bias};
-  const Projection mlp_down{Slot::mlp_down, l.mlp.down_bias};
   switch (l.residual) {
     case Residual::sequential: {
       const BufferId h = project(attention_output, attention(l, x), x);      // h = x + A(N1 x)
-      return project(mlp_down, mlp(l, h), h);                                // y = h + M(N2 h)
+      return feed_forward(l, h, h);                                          // y = h + M(N2 h)
     }
     case Residual::parallel: {
       const BufferId h = project(attention_output, attention(l, x), x);      // h = x + A(N1 x)
-      return project(mlp_down, mlp(l, x), h);                                // y = h + M(N2 x)
+      return feed_forward(l, x, h);                                          // y = h + M(N2 x)
     }
     case Residual::post_norm: {
       BufferId h = project(attention_output, attention(l, x), x);
       begin(Region::none);
       h = norm(l.attention_norm, Slot::attention_norm, h);                   // h = N1(x + A x)
-      const BufferId y = project(mlp_down, mlp(l, h), h);
+      const BufferId y = feed_forward(l, h, h);
       begin(Region::none);
       return norm(l.mlp_norm, Slot::mlp_norm, y);                            // y = N2(h + M h)
     }

@@ -1,6 +1,7 @@
 #include "plan/cost.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "memory/kv_layout.h"
@@ -25,6 +26,14 @@ class Count {
   std::int64_t value_;
 };
 
+/// Whether the op's weights are experts', of which a step touches some.
+bool is_of_experts(const Op& op) noexcept { return op.kind == OpKind::expert_linear || op.kind == OpKind::expert_up; }
+
+/// The part of a mixture's experts that tokens touch, as cost.h says.
+double touched(const ExpertsSpec& experts, std::int64_t tokens) {
+  return 1.0 - std::pow(1.0 - double(experts.top_k) / experts.count, double(tokens));
+}
+
 /// Weights that the op reads whole, plus the rows that an embedding gathers.
 std::int64_t weight_traffic(const Plan& plan, const Op& op, const StepShape& shape) {
   Count bytes = 0;
@@ -32,7 +41,8 @@ std::int64_t weight_traffic(const Plan& plan, const Op& op, const StepShape& sha
     const WeightDeclaration& weight = plan.weight(index);
     bytes = bytes + (op.kind == OpKind::embed ? Count(shape.tokens) * row_bytes(weight) : Count(weight_bytes(weight)));
   }
-  return bytes.value();
+  if (!is_of_experts(op)) return bytes.value();
+  return std::llround(static_cast<double>(bytes.value()) * touched(*op.attributes.experts, shape.tokens));
 }
 
 std::int64_t matrix_flops(const Plan& plan, const Op& op, std::int64_t rows) {
@@ -118,7 +128,15 @@ Cost cost(const Plan& plan, const Op& op, const StepShape& shape) {
     case OpKind::greedy_head:
       flops = matrix_flops(plan, op, evaluate(plan.buffer(op.inputs.front()).shape.front(), shape));
       break;
-    case OpKind::embed: break;
+    case OpKind::norm_route: flops = matrix_flops(plan, op, shape.tokens); break;
+    case OpKind::expert_linear:
+    case OpKind::expert_up:  // a row meets one expert
+      flops = matrix_flops(plan, op, evaluate(plan.buffer(op.inputs.front()).shape.front(), shape)) /
+              op.attributes.experts->count;
+      break;
+    case OpKind::embed:
+    case OpKind::receive:
+    case OpKind::send: break;
     case OpKind::best_token: flops = element_count(plan.buffer(op.inputs.front()), shape); break;
     case OpKind::gather_rows:  // reads the gathered rows, not all of x
       read = read + (byte_count(plan.buffer(op.outputs[0]), shape) - byte_count(plan.buffer(op.inputs[0]), shape));

@@ -6,7 +6,9 @@
 namespace lamella {
 
 /// Bytes are those that must move between memory and the processor if every operand is touched once: weights,
-/// activations and the KV cache. FLOPs count a multiply and an add as two.
+/// activations and the KV cache. FLOPs count a multiply and an add as two. Which experts of a mixture a step touches is up to
+/// its tokens: their weights count as often as tokens that are routed evenly and each by itself would touch them, E * (1 -
+/// (1 - k / E)^T) of E experts.
 struct Cost {
   std::int64_t bytes_read = 0;
   /// Of bytes_read, weights and the KV cache: what a model larger than the processor's caches reads from memory.

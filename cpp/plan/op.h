@@ -14,7 +14,7 @@ namespace lamella {
 /// found by their slot. T, S, R, B: symbol.h. H: hidden, Q: heads * head_dim, K: kv heads * head_dim, I: intermediate.
 enum class OpKind : std::uint8_t {
   embed,         // token_ids, positions, token_types -> [T, H]; weights: token, position?, type? embedding
-  norm,          // x -> y, both [T, H]; weights: scale, bias?
+  norm,          // x -> y, both [T, H], with heads of each head by itself; weights: scale, bias?
   linear,        // x [n, in] -> y [n, out] = x W^T
   add_bias,      // x -> y
   rope_table,    // positions, rope_lengths -> angles [T, rotary_dim]: cos, then sin
@@ -26,30 +26,44 @@ enum class OpKind : std::uint8_t {
   activate,      // x -> act(x)
   activate_gated,  // gate, up -> act(gate) * up
   residual,      // a, b -> a + b; a may be float32 where b is not
-  gather_rows,   // x [T, H], row_indices -> [R, H]
-  mean_pool,     // x [T, H], step tables -> [S, H] float32
-  best_token,    // logits [R, V] float32 -> [R, 2] float32: the best logit and, in the bits of a float, its token
+  // Mixtures of experts (the paper's V-C). E: experts, k: of them a token's
+  route,  // router logits [T, E] float32 -> experts [T, k] int32, their weights [T, k] float32; weights: bias?
+  dispatch,  // x [T, H], experts -> rows [k*T, H] by expert, of one in the tokens' order; offsets [E + 1] int32: where
+  // each expert's rows begin; places [T, k] int32: the row of each choice
+  expert_linear,  // rows [k*T, in], offsets -> [k*T, out]: each expert's rows times its own matrix; weights: of every
+  // expert a matrix, bias?
+  combine,  // rows [k*T, H] float32, places, weights, shared [T, H] float32?, its gate's logits [T, 1] float32? ->
+  // the weighted sum of a token's rows in the order of its choices, plus shared * sigmoid(logit)
+  gather_rows,  // x [T, H], row_indices -> [R, H]
+  mean_pool,  // x [T, H], step tables -> [S, H] float32
+  best_token,  // logits [R, V] float32 -> [R, 2] float32: the best logit and, in the bits of a float, its token
   // What ranks do together (the paper's IV-A); all call it in the same order
-  all_reduce,    // x -> the sum of all ranks' x
-  all_gather,    // x [n, parts[rank]] -> [n, sum of parts]: all ranks' columns side by side
+  all_reduce,  // x -> the sum of all ranks' x
+  all_gather,  // x [n, parts[rank]] -> [n, sum of parts]: all ranks' columns side by side
   best_of_ranks,  // [R, 2 * ranks], best_token of each rank -> [R, 2], the best of all
+  // From stage to stage of a pipeline (IV-B)
+  receive,  // -> what the stage before has sent
+  send,  // x -> (the next stage)
   // Deep-Fusion's regions (the paper's III-D, and the head): each replaces a run of the ops above
-  norm_qkv,          // x [T, H], angles?, step tables -> q [T, Q], (kv state)
+  norm_qkv,  // x [T, H], angles?, step tables -> q [T, Q], (kv state)
   layout_attention,  // q [T, Q], step tables, kv state -> [T, Q]
-  norm_mlp_up,       // x [T, H] -> [T, I]
-  output_residual,   // x [T, in], residual [T, H] -> [T, H]
-  bias_residual,     // x float32, residual -> x + biases + residual: what an all_reduce leaves of output_residual
-  greedy_head,       // x [R, H] -> [R, 2] float32, as best_token
+  norm_mlp_up,  // x [T, H] -> [T, I]
+  output_residual,  // x [T, in], residual [T, H] -> [T, H]
+  bias_residual,  // x float32, residual -> x + biases + residual: what an all_reduce leaves of output_residual
+  greedy_head,  // x [R, H] -> [R, 2] float32, as best_token
+  norm_route,  // x [T, H] -> rows, offsets, places, weights of dispatch and route, shared gate's logits?
+  expert_up,  // rows [k*T, H], offsets -> [k*T, I]: both linears and the activation
+  combine_residual,  // as combine, then residual [T, H] -> [T, H]
 };
 [[nodiscard]] std::string_view to_string(OpKind kind) noexcept;
 
-/// Whether ranks meet in it.
+/// Whether ranks that share a layer meet in it.
 [[nodiscard]] constexpr bool is_collective(OpKind kind) noexcept {
   return kind == OpKind::all_reduce || kind == OpKind::all_gather;
 }
 
 /// The Deep-Fusion region that an op belongs to; `none` is never fused.
-enum class Region : std::uint8_t { none, qkv, attention, mlp_up, output, head };
+enum class Region : std::uint8_t { none, qkv, attention, mlp_up, output, head, route, experts, combine };
 [[nodiscard]] std::string_view to_string(Region region) noexcept;
 
 /// Index into Plan::buffers and Plan::weights.
@@ -70,6 +84,7 @@ struct OpAttributes {
   std::int32_t first_token = 0;  // embed, best_token: the token of the first row of a part of the vocabulary
   std::vector<std::int64_t> parts;  // all_gather: the columns of each rank; parts[rank] are this one's
   std::int32_t rank = 0;
+  std::optional<ExpertsSpec> experts = {};  // of the layer, in ops of a mixture
 };
 
 /// One operation of a plan: what, on which buffers, with which weights, and where in the model it stands.

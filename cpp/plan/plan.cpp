@@ -63,18 +63,27 @@ std::string_view to_string(OpKind kind) noexcept {
     case OpKind::activate: return "activate";
     case OpKind::activate_gated: return "activate_gated";
     case OpKind::residual: return "residual";
+    case OpKind::route: return "route";
+    case OpKind::dispatch: return "dispatch";
+    case OpKind::expert_linear: return "expert_linear";
+    case OpKind::combine: return "combine";
     case OpKind::gather_rows: return "gather_rows";
     case OpKind::mean_pool: return "mean_pool";
     case OpKind::best_token: return "best_token";
     case OpKind::all_reduce: return "all_reduce";
     case OpKind::all_gather: return "all_gather";
     case OpKind::best_of_ranks: return "best_of_ranks";
+    case OpKind::receive: return "receive";
+    case OpKind::send: return "send";
     case OpKind::norm_qkv: return "norm_qkv";
     case OpKind::layout_attention: return "layout_attention";
     case OpKind::norm_mlp_up: return "norm_mlp_up";
     case OpKind::output_residual: return "output_residual";
     case OpKind::bias_residual: return "bias_residual";
     case OpKind::greedy_head: return "greedy_head";
+    case OpKind::norm_route: return "norm_route";
+    case OpKind::expert_up: return "expert_up";
+    case OpKind::combine_residual: return "combine_residual";
   }
   return "?";
 }
@@ -87,6 +96,9 @@ std::string_view to_string(Region region) noexcept {
     case Region::mlp_up: return "mlp_up";
     case Region::output: return "output";
     case Region::head: return "head";
+    case Region::route: return "route";
+    case Region::experts: return "experts";
+    case Region::combine: return "combine";
   }
   return "?";
 }
@@ -173,8 +185,13 @@ std::string to_table(const Plan& plan) {
     const std::string layer = op.layer < 0 ? "-" : std::to_string(op.layer);
     out << std::left << std::setw(4) << layer << std::setw(10) << to_string(op.region) << std::setw(17)
         << to_string(op.kind) << operands(plan, op.inputs) << " -> " << operands(plan, op.outputs);
-    for (std::size_t i = 0; i < op.weights.size(); ++i)
-      out << (i == 0 ? "  | " : ", ") << to_string(plan.weight(op.weights[i]).id.slot);
+    std::string_view comma = "  | ";
+    for (const WeightIndex index : op.weights) {
+      const WeightId& id = plan.weight(index).id;
+      if (id.expert > 0) continue;  // stands for all experts' of the slot
+      out << comma << to_string(id.slot) << (id.expert == 0 ? concat(" x", op.attributes.experts->count) : "");
+      comma = ", ";
+    }
     out << "\n";
   }
   return std::move(out).str();

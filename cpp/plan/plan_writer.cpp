@@ -17,8 +17,7 @@ PlanWriter::PlanWriter(const ModelSpec& spec, const PlanOptions& plan_options) :
     for (WeightDeclaration& weight : plan_.weights)
       if (!is_vector(weight.id.slot)) weight.format = float_format(options.dtype);
   for (std::size_t i = 0; i < plan_.weights.size(); ++i)
-    weights_.emplace(std::pair(plan_.weights[i].id.layer, plan_.weights[i].id.slot),
-                     WeightIndex{static_cast<std::uint32_t>(i)});
+    weights_.emplace(plan_.weights[i].id, WeightIndex{static_cast<std::uint32_t>(i)});
 }
 
 void PlanWriter::enter_layer(std::int32_t layer) {
@@ -44,12 +43,11 @@ BufferId PlanWriter::define(std::string_view name, DataType type, std::vector<Di
   return BufferId{static_cast<std::uint32_t>(plan_.buffers.size() - 1)};
 }
 
-WeightIndex PlanWriter::weight(Slot slot) const { return weight(slot, layer_); }
+WeightIndex PlanWriter::weight(Slot slot) const { return weight({.slot = slot, .layer = layer_}); }
 
-WeightIndex PlanWriter::weight(Slot slot, std::int32_t layer) const {
-  const auto found = weights_.find({layer, slot});
-  check(found != weights_.end(), "the plan asks for a weight that the model does not declare: ", to_string(slot),
-        " of layer ", layer);
+WeightIndex PlanWriter::weight(const WeightId& id) const {
+  const auto found = weights_.find(id);
+  check(found != weights_.end(), "the plan asks for a weight that the model does not declare: ", to_string(id));
   return found->second;
 }
 
@@ -87,11 +85,12 @@ void PlanWriter::rope_tables() {
   }
 }
 
-BufferId PlanWriter::norm(const NormSpec& spec, Slot slot, BufferId x) {
+BufferId PlanWriter::norm(const NormSpec& spec, Slot slot, BufferId x, std::int32_t heads) {
   if (spec.kind == NormKind::none) return x;
   const BufferId y = define("normed", buffer(x).type, buffer(x).shape);
   Op& op = append(OpKind::norm, {x}, {y});
   op.attributes.norm = spec;
+  op.attributes.heads = heads;
   op.weights = {weight(slot)};
   if (spec.bias) op.weights.push_back(weight(bias_of(slot)));
   return y;
@@ -103,7 +102,8 @@ BufferId PlanWriter::linear(Projection projection, BufferId x, std::string_view 
 
 BufferId PlanWriter::linear(Projection projection, BufferId x, std::string_view name, DataType type) {
   // The token embedding stands outside the layers also when it serves as the head.
-  const WeightIndex matrix = weight(projection.weight, projection.weight == Slot::token_embedding ? -1 : layer_);
+  const WeightIndex matrix =
+      weight({.slot = projection.weight, .layer = projection.weight == Slot::token_embedding ? -1 : layer_});
   const std::vector<Dim> shape = {buffer(x).shape.front(), fixed(plan_.weight(matrix).rows)};
   const BufferId y = define(name, type, shape);
   append(OpKind::linear, {x}, {y}).weights = {matrix};
@@ -200,6 +200,42 @@ BufferId PlanWriter::activate_gated(Activation activation, BufferId gate, Buffer
 BufferId PlanWriter::residual(BufferId a, BufferId b) {
   const BufferId y = define("residual", options.dtype, buffer(b).shape);
   append(OpKind::residual, {a, b}, {y});
+  return y;
+}
+
+PlanWriter::Routed PlanWriter::route(const ExpertsSpec& experts, BufferId logits, BufferId x) {
+  const std::vector<Dim> chosen = {sized(Symbol::tokens), fixed(experts.top_k)};
+  const BufferId table = define("experts", DataType::i32, chosen);
+  const BufferId weights = define("expert_weights", DataType::f32, chosen);
+  Op& chooses = append(OpKind::route, {logits}, {table, weights});
+  if (experts.router == RouterKind::sigmoid_with_bias) chooses.weights = {weight(Slot::router_bias)};
+  chooses.attributes.experts = experts;
+  const BufferId rows = define("dispatched", buffer(x).type, {{Symbol::tokens, experts.top_k}, buffer(x).shape.back()});
+  const BufferId offsets = define("offsets", DataType::i32, {fixed(std::int64_t{experts.count} + 1)});
+  const BufferId places = define("places", DataType::i32, chosen);
+  append(OpKind::dispatch, {x, table}, {rows, offsets, places}).attributes.experts = experts;
+  return {weights, rows, offsets, places};
+}
+
+BufferId PlanWriter::expert_linear(Slot slot, const ExpertsSpec& experts, const Routed& routed, BufferId x,
+                                   DataType type, std::string_view name) {
+  const std::int64_t outputs = plan_.weight(weight({.slot = slot, .layer = layer_, .expert = 0})).rows;
+  const BufferId y = define(name, type, {buffer(x).shape.front(), fixed(outputs)});
+  Op& op = append(OpKind::expert_linear, {x, routed.offsets}, {y});
+  op.attributes.experts = experts;
+  for (std::int32_t expert = 0; expert < experts.count; ++expert)
+    for (const Slot own : {slot, bias_of(slot)})
+      if (const WeightId id{.slot = own, .layer = layer_, .expert = expert}; own == slot || has(id))
+        op.weights.push_back(weight(id));
+  return y;
+}
+
+BufferId PlanWriter::combine(const Routed& routed, BufferId rows, std::optional<BufferId> shared,
+                             std::optional<BufferId> shared_gate) {
+  const BufferId y = define("combined", options.dtype, {sized(Symbol::tokens), buffer(rows).shape.back()});
+  Op& op = append(OpKind::combine, {rows, routed.places, routed.weights}, {y});
+  if (shared) op.inputs.push_back(*shared);
+  if (shared_gate) op.inputs.push_back(*shared_gate);
   return y;
 }
 

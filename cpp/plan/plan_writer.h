@@ -33,7 +33,9 @@ class PlanWriter {
   /// One table of angles for each distinct RopeSpec of the layers, shared by all layers that use it.
   void rope_tables();
   /// Returns x itself where the norm's kind is none.
-  BufferId norm(const NormSpec& spec, Slot slot, BufferId x);
+  BufferId norm(const NormSpec& spec, Slot slot, BufferId x) { return norm(spec, slot, x, 0); }
+  /// Of each of so many heads of a row by itself; 0: of the row.
+  BufferId norm(const NormSpec& spec, Slot slot, BufferId x, std::int32_t heads);
   BufferId linear(Projection projection, BufferId x, std::string_view name);
   BufferId linear(Projection projection, BufferId x, std::string_view name, DataType type);
   BufferId rope(const AttentionSpec& attention, BufferId x, std::int32_t heads);
@@ -44,6 +46,18 @@ class PlanWriter {
   BufferId activate(Activation activation, BufferId x);
   BufferId activate_gated(Activation activation, BufferId gate, BufferId up);
   BufferId residual(BufferId a, BufferId b);
+
+  /// Where a step's tokens go (OpKind::route, OpKind::dispatch).
+  struct Routed {
+    BufferId weights, rows, offsets, places;
+  };
+  /// Of rows that are normed already; `router` names their logits.
+  Routed route(const ExpertsSpec& experts, BufferId logits, BufferId x);
+  BufferId expert_linear(Slot slot, const ExpertsSpec& experts, const Routed& routed, BufferId x, DataType type,
+                         std::string_view name);
+  /// `shared` and its gate's logits where there is a shared expert.
+  BufferId combine(const Routed& routed, BufferId rows, std::optional<BufferId> shared,
+                   std::optional<BufferId> shared_gate);
   BufferId gather_rows(BufferId x, DataType type);
   BufferId mean_pool(BufferId x);
   BufferId vocabulary_logits(const HeadSpec& head, BufferId x);
@@ -60,7 +74,8 @@ class PlanWriter {
   BufferId shared(Buffer buffer);
   BufferId define(std::string_view name, DataType type, std::vector<Dim> shape);
   WeightIndex weight(Slot slot) const;
-  WeightIndex weight(Slot slot, std::int32_t layer) const;
+  WeightIndex weight(const WeightId& id) const;
+  [[nodiscard]] bool has(const WeightId& id) const { return weights_.contains(id); }
   const Buffer& buffer(BufferId id) const { return plan_.buffer(id); }
   Op& append(OpKind kind, std::vector<BufferId> inputs, std::vector<BufferId> outputs);
   BufferId kv_state(const AttentionSpec& attention);
@@ -71,7 +86,7 @@ class PlanWriter {
   Plan plan_;
   std::int64_t longest_ = 0;  // tokens of a sequence
   KvGroups kv_groups_;
-  std::map<std::pair<std::int32_t, Slot>, WeightIndex> weights_;  // by layer and slot
+  std::map<WeightId, WeightIndex> weights_;
   std::map<std::string, BufferId, std::less<>> shared_;           // inputs and states, which several ops name
   std::int32_t layer_ = -1;
   Region region_ = Region::none;

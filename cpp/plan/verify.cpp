@@ -19,7 +19,9 @@ class OpVerifier {
   void operator()() const {
     switch (op_.kind) {
       case OpKind::embed: return embed();
-      case OpKind::norm: return arity(1, 1), same(in(0), out(0)), numbers(out(0)), vectors(width(in(0)));
+      case OpKind::norm:
+        return arity(1, 1), same(in(0), out(0)), numbers(out(0)),
+               vectors(width(in(0)) / std::max(op_.attributes.heads, 1));
       case OpKind::linear: return arity(1, 1), projection(in(0), out(0)), numbers(in(0)), numbers_or_f32(out(0));
       case OpKind::add_bias: return arity(1, 1), same(in(0), out(0)), numbers_or_f32(out(0)), vectors(width(in(0)));
       case OpKind::rope_table:
@@ -40,6 +42,10 @@ class OpVerifier {
       case OpKind::activate: return arity(1, 1), same(in(0), out(0)), numbers_or_f32(out(0));
       case OpKind::activate_gated: return arity(2, 1), same(in(0), in(1)), same(in(0), out(0)), numbers_or_f32(out(0));
       case OpKind::residual: return arity(2, 1), sum();
+      case OpKind::route: return arity(1, 2), route();
+      case OpKind::dispatch: return arity(2, 3), table(in(1)), numbers(in(0)), dispatched(in(0), in(1).shape[1].factor);
+      case OpKind::expert_linear: return arity(2, 1), expert_rows(), numbers_or_f32(out(0)), of_experts();
+      case OpKind::combine: return combine(0);
       case OpKind::gather_rows:
         return arity(2, 1), shape(in(1), {sized(Symbol::rows)}),
                shape(out(0), {sized(Symbol::rows), in(0).shape.back()}), numbers(in(0)), type(in(1), DataType::i32),
@@ -57,6 +63,8 @@ class OpVerifier {
         return arity(1, 1), type(in(0), DataType::f32), best(out(0)),
                shape(in(0), {sized(Symbol::rows), in(0).shape.back()}),
                expect(width(in(0)) % 2 == 0, "wants pairs in ", in(0).name);
+      case OpKind::receive: return arity(0, 1), rows_of(out(0), width(out(0))), numbers_or_f32(out(0));
+      case OpKind::send: return arity(1, 0), rows_of(in(0), width(in(0))), numbers_or_f32(in(0));
       case OpKind::norm_qkv: return norm_qkv();
       case OpKind::layout_attention:
         return arity(5, 1), kv_operands(1), rows_of(in(0), query_width()), same(in(0), out(0)), numbers(out(0)),
@@ -68,6 +76,9 @@ class OpVerifier {
       case OpKind::bias_residual:
         return arity(2, 1), type(in(0), DataType::f32), sum(), numbers(out(0)), vectors(width(out(0)));
       case OpKind::greedy_head: return arity(1, 1), greedy_head();
+      case OpKind::norm_route: return norm_route();
+      case OpKind::expert_up: return arity(2, 1), expert_rows(), numbers(out(0)), of_experts();
+      case OpKind::combine_residual: return combine(1);
     }
     expect(false, "has no rule in verify");
   }
@@ -201,9 +212,99 @@ class OpVerifier {
     numbers(in(0));
     numbers(out(0));
     norm_weights(width(in(0)));
-    matrix(Slot::mlp_up, width(in(0)), width(out(0)));
-    if (op_.attributes.gated) matrix(Slot::mlp_gate, width(in(0)), width(out(0)));
+    const bool shared = plan_.weight(op_, Slot::shared_up) != nullptr;
+    matrix(shared ? Slot::shared_up : Slot::mlp_up, width(in(0)), width(out(0)));
+    if (op_.attributes.gated) matrix(shared ? Slot::shared_gate : Slot::mlp_gate, width(in(0)), width(out(0)));
   }
+
+  const ExpertsSpec& experts() const {
+    expect(op_.attributes.experts.has_value(), "knows no experts");
+    return *op_.attributes.experts;
+  }
+  /// Of a token's choices.
+  void table(const Buffer& buffer) const {
+    type(buffer, DataType::i32);
+    shape(buffer, {tokens(), fixed(experts().top_k)});
+  }
+  void choice_weights(const Buffer& buffer) const {
+    type(buffer, DataType::f32);
+    shape(buffer, {tokens(), fixed(experts().top_k)});
+  }
+  void offsets(const Buffer& buffer) const {
+    type(buffer, DataType::i32);
+    shape(buffer, {fixed(std::int64_t{experts().count} + 1)});
+  }
+  void route() const {
+    type(in(0), DataType::f32);
+    rows_of(in(0), experts().count);
+    table(out(0));
+    choice_weights(out(1));
+    vectors(experts().count);
+  }
+  /// rows, offsets and places, the first outputs, of x.
+  void dispatched(const Buffer& x, std::int64_t top_k) const {
+    rows_of(x, width(x));
+    shape(out(0), {{Symbol::tokens, top_k}, x.shape.back()});
+    alike(x, out(0));
+    offsets(out(1));
+    table(out(2));
+  }
+  void norm_route() const {
+    const bool gated = plan_.weight(op_, Slot::shared_router) != nullptr;
+    arity(1, gated ? 5 : 4);
+    numbers(in(0));
+    dispatched(in(0), experts().top_k);
+    choice_weights(out(3));
+    norm_weights(width(in(0)));
+    matrix(Slot::router, width(in(0)), experts().count);
+    if (!gated) return;
+    matrix(Slot::shared_router, width(in(0)), 1);
+    type(out(4), DataType::f32);
+    rows_of(out(4), 1);
+  }
+  void expert_rows() const {
+    numbers(in(0));
+    offsets(in(1));
+    const Dim rows{Symbol::tokens, experts().top_k};
+    shape(in(0), {rows, fixed(width(in(0)))});
+    shape(out(0), {rows, fixed(width(out(0)))});
+  }
+  /// The matrices of every expert in turn, a bias behind each or none; where there is a gate, its own too.
+  void of_experts() const {
+    const std::int64_t count = experts().count, linears = op_.attributes.gated ? 2 : 1;
+    std::int64_t matrices = 0, biases = 0;
+    for (const WeightIndex index : op_.weights) {
+      const WeightDeclaration& weight = plan_.weight(index);
+      const bool bias = is_vector(weight.id.slot);
+      expect(weight.id.expert == (bias ? matrices - 1 : matrices) % count, "has ", to_string(weight.id),
+             " out of its order");
+      expect(bias ? weight.columns == width(out(0)) : weight.columns == width(in(0)) && weight.rows == width(out(0)),
+             "multiplies ", shape_text(in(0)), " by ", to_string(weight.id), " [", weight.rows, ", ", weight.columns,
+             "] into ", shape_text(out(0)));
+      (bias ? biases : matrices) += 1;
+    }
+    expect(matrices == linears * count && (biases == 0 || biases == matrices), "has ", matrices, " matrices and ",
+           biases, " biases for ", count, " experts");
+  }
+  /// `others` inputs stand behind combine's own.
+  void combine(std::size_t others) const {
+    const std::size_t inputs = op_.inputs.size() - others;
+    expect(inputs >= 3 && inputs <= 5, "has ", inputs, " inputs");
+    arity(inputs + others, 1);
+    const std::int64_t columns = width(out(0)), top_k = in(1).shape.back().factor;
+    type(in(0), DataType::f32);
+    shape(in(0), {{Symbol::tokens, top_k}, fixed(columns)});
+    type(in(1), DataType::i32);
+    shape(in(1), {tokens(), fixed(top_k)});
+    type(in(2), DataType::f32);
+    shape(in(2), in(1).shape);
+    for (std::size_t i = 3; i < inputs; ++i) type(in(i), DataType::f32), rows_of(in(i), i == 3 ? columns : 1);
+    rows_of(out(0), columns);
+    if (others == 0) return numbers_or_f32(out(0));
+    numbers(out(0));
+    same(last_input(), out(0));
+  }
+  const Buffer& last_input() const { return plan_.buffer(op_.inputs.back()); }
 
   /// a + b in b's type.
   void sum() const {

@@ -32,12 +32,21 @@ struct Roofline {
   }
 };
 
-/// The memory that an executor works on and does not own.
+/// A rank's ends of the groups that its plan meets in; null where the plan does not.
+struct RankGroups {
+  comm::Communicator* tensor = nullptr;  // of the ranks that share every layer
+  comm::Communicator* pipeline = nullptr;  // of the stages, in order
+
+  /// One that tells all ranks of a failure: any does.
+  [[nodiscard]] comm::Communicator* any() const noexcept { return tensor != nullptr ? tensor : pipeline; }
+};
+
+/// What an executor works with and does not own.
 struct Borrowed {
   const ResidentWeights& weights;
   KvMemory& kv;
   std::span<std::byte> workspace;
-  comm::Communicator* tensor = nullptr;  // of the ranks that share every layer, where a plan meets them
+  RankGroups groups = {};
 };
 
 /// What a device may leave out, to show what it is worth. No bit depends on it.

@@ -34,6 +34,12 @@ EngineConfig resolved(EngineConfig config, const ModelSpec& spec) {
   within("max_num_batched_tokens", config.max_num_batched_tokens, 1, 1 << 20);
   // Every generating sequence brings a token, so a step must have room for all of them.
   config.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_num_seqs);
+  validate(config.pipeline);
+  if (const int stages = config.parallel.pipeline; stages > 1)
+    config.steps_in_flight =
+        std::clamp(std::max({config.steps_in_flight, 2 * stages, config.pipeline.prompt_micro_batches,
+                             config.pipeline.generation_micro_batches}),
+                   1, most_micro_batches);
   if (spec.head.kind == HeadKind::hidden)
     config.max_num_batched_tokens = std::max(config.max_num_batched_tokens, config.max_model_len);
   return config;
@@ -59,14 +65,16 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Devi
 
 EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::vector<std::unique_ptr<Device>> devices,
                        const FillWeights& fill)
-    : spec_(std::move(spec)), ranks_(std::move(devices)), owner_(getpid()) {
+    : spec_(std::move(spec)), ranks_(std::move(devices), config.parallel), owner_(getpid()) {
   validate(spec_);
-  require_shards(spec_, ranks_.size());
+  require_shards(spec_, config.parallel.tensor);
+  require_stages(spec_, config.parallel.pipeline);
   config_ = resolved(std::move(config), spec_);
 
   retention_ = {.windows = kv_groups(spec_, KvBlockPool::blocks_for(config_.max_model_len) * kv_block_tokens).windows,
                 .tokens_in_flight = config_.max_num_batched_tokens * config_.steps_in_flight};
   memory_.kv_blocks = 1;  // a plan with the smallest pool shows what a block and the activations cost
+  ranks_.share_layers(whole_plan(default_output()));
   std::vector<std::vector<Plan>> drafts;
   for (const PlanOutput output : outputs()) drafts.push_back(make_plans(output));
   memory_ = split_memory({.weights = Ranks::weight_bytes(drafts.front()),
@@ -104,8 +112,8 @@ EngineCore::EngineCore(ModelSpec spec, EngineConfig config, std::vector<std::uni
                   .steps_in_flight = config_.steps_in_flight,
                   .clock = now_seconds,
                   .logit_kernels = &device().logit_kernels(),
-                  .greedy = is_encoder() ? nullptr : &executor(PlanOutput::greedy)},
-      is_encoder() ? nullptr : &executor(PlanOutput::logits), device().team(), *kv_blocks_,
+                  .pipeline = config_.pipeline},
+      stage_executors(), device().team(), *kv_blocks_,
       [this](std::span<const std::int32_t> blocks) { ranks_.clear_kv(blocks); });
   loop_->start();
 }
@@ -126,18 +134,38 @@ std::int64_t EngineCore::most_rows(PlanOutput output) const {
   }
 }
 
+std::vector<const Plan*> EngineCore::plans() const {
+  std::vector<const Plan*> all;
+  all.reserve(static_cast<std::size_t>(ranks_.stages()));
+  for (int stage = 0; stage < ranks_.stages(); ++stage)
+    all.push_back(&ranks_.stage_executor(default_output(), stage).plan());
+  return all;
+}
+
 std::vector<Plan> EngineCore::make_plans(PlanOutput output) const {
-  const Plan plan = build_plan(spec_, {.dtype = config_.dtype,
-                                       .kv_dtype = config_.kv_cache_dtype,
-                                       .weight_formats = config_.weight_formats,
-                                       .output = output,
-                                       .kv_pool_blocks = memory_.kv_blocks,
-                                       .bounds = {.tokens = config_.max_num_batched_tokens,
-                                                  .sequences = config_.max_num_seqs,
-                                                  .rows = most_rows(output),
-                                                  .kv_blocks = KvBlockPool::blocks_for(config_.max_model_len)}});
+  return ranks_.cut(whole_plan(output), config_.deep_fusion);
+}
+
+Plan EngineCore::whole_plan(PlanOutput output) const {
+  Plan plan = build_plan(spec_, {.dtype = config_.dtype,
+                                 .kv_dtype = config_.kv_cache_dtype,
+                                 .weight_formats = config_.weight_formats,
+                                 .output = output,
+                                 .kv_pool_blocks = memory_.kv_blocks,
+                                 .bounds = {.tokens = config_.max_num_batched_tokens,
+                                            .sequences = config_.max_num_seqs,
+                                            .rows = most_rows(output),
+                                            .kv_blocks = KvBlockPool::blocks_for(config_.max_model_len)}});
   verify(plan);
-  return ranks_.cut(plan, config_.deep_fusion);
+  return plan;
+}
+
+std::vector<StageExecutors> EngineCore::stage_executors() const {
+  std::vector<StageExecutors> stages;
+  for (int stage = 0; stage < ranks_.stages() && !is_encoder(); ++stage)
+    stages.push_back({.logits = &ranks_.stage_executor(PlanOutput::logits, stage),
+                      .greedy = &ranks_.stage_executor(PlanOutput::greedy, stage)});
+  return stages;
 }
 
 std::vector<PlanOutput> EngineCore::outputs() const {
@@ -160,8 +188,8 @@ std::vector<float> EngineCore::logits(std::span<const std::int32_t> tokens, cons
 const Roofline& EngineCore::roofline() {
   loop_->call([&] {  // alone with the machine's threads
     if (roofline_.f32_flops_per_s == 0.0)
-      roofline_ = device().measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
-                                                                  : std::nullopt);
+      roofline_ = ranks_.measure_roofline(config_.memory_budget ? std::optional(memory_.budget - memory_.total())
+                                                                : std::nullopt);
   });
   return roofline_;
 }

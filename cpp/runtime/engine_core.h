@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/topology.h"
 #include "lamella/request.h"
 #include "lamella/types.h"
 #include "model/model_spec.h"
@@ -28,6 +29,7 @@
 namespace lamella {
 
 struct EngineConfig {
+  comm::ParallelSizes parallel = {};  // of the devices that the engine is given; tensor and pipeline
   DataType dtype = DataType::f32;
   std::optional<DataType> kv_cache_dtype = {};  // of K and V: f32, f16, bf16 or i8; none: as dtype
   std::vector<WeightFormat> weight_formats = {};  // parallel to declare_weights(spec); empty: every matrix as dtype
@@ -41,7 +43,9 @@ struct EngineConfig {
   std::optional<std::uint64_t> memory_budget;  // bytes; none: what the machine has free
   std::optional<std::uint64_t> kv_cache_memory;  // bytes; none: what split_memory finds fit
   bool prefix_caching = true;  // share the cache of equal beginnings; never where RoPE depends on a sequence's length
-  int steps_in_flight = 1;  // submitted before the results of earlier ones are taken
+  /// Steps that are submitted before the results of earlier ones are taken. A pipeline has at least two a stage.
+  int steps_in_flight = 1;
+  PipelineOptions pipeline = {};
 };
 
 struct EngineStats {
@@ -51,7 +55,7 @@ struct EngineStats {
   std::uint64_t bytes_weights = 0, bytes_kv = 0, bytes_activations = 0;
 };
 
-/// Runs one model on one device, on a thread of its own. Thread-safe: callers get a Client each, or ask for whole inputs
+/// Runs one model on one device or several, on a thread of its own. Thread-safe: callers get a Client each, or ask for whole inputs
 /// at once.
 class EngineCore {
  public:
@@ -65,8 +69,8 @@ class EngineCore {
   /// Plans, checks the budget, then loads. Errors: those of validate, build_plan, split_memory and `fill`, and
   /// invalid_argument for limits outside their range.
   EngineCore(ModelSpec spec, EngineConfig config, std::unique_ptr<Device> device, const FillWeights& fill);
-  /// The same on several devices, which share every layer: one rank each. `fill` is called for each rank's part. Errors also:
-  /// invalid_argument for a model that so many ranks cannot share (require_shards).
+  /// The same on several devices, a rank each, in order of config.parallel's topology. Errors also: invalid_argument for a model
+  /// that so many ranks cannot share (require_shards, require_stages).
   EngineCore(ModelSpec spec, EngineConfig config, std::vector<std::unique_ptr<Device>> devices,
              const FillWeights& fill);
   ~EngineCore();
@@ -89,25 +93,33 @@ class EngineCore {
   /// Errors: invalid_argument for a step beyond the engine's limits, out_of_memory for one that the whole KV cache could
   /// not hold, overloaded while other requests hold too much of it.
   [[nodiscard]] std::vector<ExplainRow> explain(const StepShape& shape);
-  [[nodiscard]] const Plan& plan() const { return executor(default_output()).plan(); }
+  /// The plan of each stage's first rank.
+  [[nodiscard]] std::vector<const Plan*> plans() const;
   [[nodiscard]] EngineStats stats() const;
+  /// When the stages ran which steps, from record_stage_runs(true) on (StepRunner::runs), and what their steps have taken.
+  void record_stage_runs(bool record) { loop_->record_runs(record); }
+  [[nodiscard]] std::vector<StageRun> stage_runs() const { return loop_->runs(); }
+  [[nodiscard]] StepTimes step_times() const { return loop_->step_times(); }
+  [[nodiscard]] MicroBatches micro_batches(const MicroBatching::Work& work) const { return loop_->micro_batches(work); }
   [[nodiscard]] const ModelSpec& spec() const noexcept { return spec_; }
   [[nodiscard]] const EngineConfig& config() const noexcept { return config_; }
   /// Of the rank that samples.
   [[nodiscard]] Device& device() noexcept { return ranks_.device(); }
-  /// Devices that share every layer.
-  [[nodiscard]] int tensor_ranks() const noexcept { return ranks_.size(); }
+  [[nodiscard]] const Ranks& ranks() const noexcept { return ranks_; }
   [[nodiscard]] bool is_encoder() const noexcept { return spec_.head.kind == HeadKind::hidden; }
-  /// What the device can do at most, measured at the first call within the memory budget; bytes_per_s is 0 where the
-  /// budget leaves too little for that.
+  /// What a rank's device can do at most while all ranks are busy, measured at the first call within the memory budget;
+  /// bytes_per_s is 0 where the budget leaves too little for that.
   [[nodiscard]] const Roofline& roofline();
 
  private:
   [[nodiscard]] PlanOutput default_output() const noexcept {
     return is_encoder() ? PlanOutput::hidden : PlanOutput::logits;
   }
+  /// Of a model that generates.
+  [[nodiscard]] std::vector<StageExecutors> stage_executors() const;
   /// What a plan of this model can return.
   [[nodiscard]] std::vector<PlanOutput> outputs() const;
+  [[nodiscard]] Plan whole_plan(PlanOutput output) const;
   /// Every rank's.
   [[nodiscard]] std::vector<Plan> make_plans(PlanOutput output) const;
   /// Rows that a step of such a plan returns at most.

@@ -17,8 +17,8 @@ class Executor {
   virtual ~Executor() = default;
 
   [[nodiscard]] virtual const Plan& plan() const noexcept = 0;
-  /// Runs the step and returns the plan's output, [rows or sequences][width] float32, valid until the next run. The
-  /// step must lie within the plan's bounds. Errors leave the executor usable; the KV blocks named in the step then
+  /// Runs the step and returns the plan's output, [rows or sequences][width] float32, valid until the next run; nothing where
+  /// the plan has none, as those of a pipeline's stages but the last. The step must lie within the plan's bounds. Errors leave the executor usable; the KV blocks named in the step then
   /// hold no defined values.
   virtual std::span<const float> run(const StepInput& step) = 0;
   /// As run, and measures each op: seconds, in plan order.

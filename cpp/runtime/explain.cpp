@@ -31,7 +31,7 @@ std::vector<ExplainRow> explain_rows(const Plan& plan, const StepShape& shape, c
   for (std::size_t i = 0; i < plan.ops.size(); ++i) {
     const Op& op = plan.ops[i];
     const Cost price = cost(plan, op, shape);
-    const Buffer& result = plan.buffer(op.outputs.front());
+    const Buffer& result = plan.buffer(op.outputs.empty() ? op.inputs.front() : op.outputs.front());  // what it sends
     rows.push_back({.op = std::string(to_string(op.kind)),
                     .region = std::string(to_string(op.region)),
                     .inputs = names(plan, op.inputs),

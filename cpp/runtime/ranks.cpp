@@ -2,22 +2,64 @@
 
 #include <algorithm>
 #include <exception>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "base/check.h"
 #include "comm/local_world.h"
 #include "plan/passes/deep_fusion.h"
+#include "plan/passes/pipeline_stages.h"
 #include "plan/passes/tensor_slicing.h"
 #include "plan/verify.h"
 
 namespace lamella {
 namespace {
 
-/// The plans of all ranks for one output, run side by side. Everything that it says of itself is of the first rank.
+/// One rank among several: what it throws is told to the others, who may be waiting for it, and is the failure of a rank.
+class OneRank final : public Executor {
+ public:
+  OneRank(std::unique_ptr<Executor> own, comm::Communicator& job) : own_(std::move(own)), job_(job) {}
+
+  [[nodiscard]] const Plan& plan() const noexcept override { return own_->plan(); }
+  [[nodiscard]] std::string kernel_name(std::size_t op) const override { return own_->kernel_name(op); }
+  [[nodiscard]] Arithmetic arithmetic(std::size_t op) const override { return own_->arithmetic(op); }
+  std::span<const float> run(const StepInput& step) override {
+    return told([&] { return own_->run(step); });
+  }
+  std::vector<double> run_timed(const StepInput& step) override {
+    return told([&] { return own_->run_timed(step); });
+  }
+
+ private:
+  template <typename Body>
+  std::invoke_result_t<Body> told(const Body& body) {
+    try {
+      return body();
+    } catch (const std::exception& error) {
+      const auto* own = dynamic_cast<const Error*>(&error);
+      if (own != nullptr && own->code() == ErrorCode::rank_failed) throw;
+      fail(error.what());
+    } catch (...) {
+      fail("an exception that is no std::exception");
+    }
+  }
+  [[noreturn]] void fail(std::string_view cause) {
+    job_.fail(cause);
+    const int number = job_.members().ranks[static_cast<std::size_t>(job_.rank())];
+    throw Error(ErrorCode::rank_failed, concat("rank ", number, " failed: ", cause));
+  }
+
+  std::unique_ptr<Executor> own_;
+  comm::Communicator& job_;
+};
+
+/// The plans of several ranks for one output, run side by side. What it says of itself is of the first of them.
 class AllRanks final : public Executor {
  public:
-  AllRanks(std::vector<Executor*> ranks, ThreadTeam& threads)
-      : ranks_(std::move(ranks)), threads_(threads), thrown_(ranks_.size()) {}
+  /// `answering`: whose output is the output of all.
+  AllRanks(std::vector<Executor*> ranks, std::size_t answering, ThreadTeam& threads)
+      : ranks_(std::move(ranks)), answering_(answering), threads_(threads) {}
 
   [[nodiscard]] const Plan& plan() const noexcept override { return ranks_.front()->plan(); }
   [[nodiscard]] std::string kernel_name(std::size_t op) const override { return ranks_.front()->kernel_name(op); }
@@ -27,75 +69,80 @@ class AllRanks final : public Executor {
     std::span<const float> output;
     run_all([&](std::size_t rank) {
       const std::span<const float> own = ranks_[rank]->run(step);
-      if (rank == 0) output = own;
+      if (rank == answering_) output = own;
     });
     return output;
   }
-  std::vector<double> run_timed(const StepInput& step) override {
-    std::vector<double> seconds;
-    run_all([&](std::size_t rank) {
-      std::vector<double> own = ranks_[rank]->run_timed(step);
-      if (rank == 0) seconds = std::move(own);
-    });
+  std::vector<double> run_timed(const StepInput& step) override { return std::move(run_each_timed(step).front()); }
+  /// Seconds of every rank's ops.
+  std::vector<std::vector<double>> run_each_timed(const StepInput& step) {
+    std::vector<std::vector<double>> seconds(ranks_.size());
+    run_all([&](std::size_t rank) { seconds[rank] = ranks_[rank]->run_timed(step); });
     return seconds;
   }
 
  private:
+  /// Throws what a rank has thrown: all that it could throw names the rank that failed first.
   template <typename Body>
   void run_all(const Body& body) {
-    threads_.run([&](int member) {
-      const auto rank = static_cast<std::size_t>(member);
-      thrown_[rank] = nullptr;
-      try {
-        body(rank);
-      } catch (...) {
-        thrown_[rank] = std::current_exception();
-      }
-    });
-    // Where ranks have waited for one that failed, they say what happened to the job; the one itself only what it met.
-    std::exception_ptr first;
-    for (const std::exception_ptr& thrown : thrown_) {
-      if (!thrown) continue;
-      if (is_rank_failure(thrown)) std::rethrow_exception(thrown);
-      if (!first) first = thrown;
-    }
-    if (first) std::rethrow_exception(first);
-  }
-
-  static bool is_rank_failure(const std::exception_ptr& thrown) {
-    try {
-      std::rethrow_exception(thrown);
-    } catch (const Error& error) {
-      return error.code() == ErrorCode::rank_failed;
-    } catch (...) {
-      return false;
-    }
+    threads_.run([&](int member) { body(static_cast<std::size_t>(member)); });
   }
 
   std::vector<Executor*> ranks_;
+  std::size_t answering_;
   ThreadTeam& threads_;
-  std::vector<std::exception_ptr> thrown_;
 };
 
 }  // namespace
 
-Ranks::Ranks(std::vector<std::unique_ptr<Device>> devices) {
-  check(!devices.empty(), "an engine without a device");
+Ranks::Ranks(std::vector<std::unique_ptr<Device>> devices, const comm::ParallelSizes& sizes) : topology_(sizes) {
+  check(sizes.data == 1 && static_cast<int>(devices.size()) == sizes.ranks(), devices.size(), " devices for ",
+        sizes.tensor, " x ", sizes.pipeline, " ranks");
   for (std::unique_ptr<Device>& device : devices) ranks_.push_back({.device = std::move(device)});
   if (size() == 1) return;
-  std::vector<std::unique_ptr<comm::Communicator>> ends = comm::LocalWorld(size()).all();
-  for (std::size_t rank = 0; rank < ranks_.size(); ++rank) ranks_[rank].tensor = std::move(ends[rank]);
+  comm::LocalWorld world(size());
+  if (sizes.tensor > 1)
+    for (const comm::GroupMembers& group : topology_.groups(comm::GroupKind::tensor))
+      join(group, world.group(group), &Rank::tensor);
+  if (sizes.pipeline > 1)
+    for (const comm::GroupMembers& group : topology_.groups(comm::GroupKind::pipeline))
+      join(group, world.group(group), &Rank::pipeline);
   threads_ = std::make_unique<ThreadTeam>(size());
+  for (int stage = 0; stage < stages() && stages() > 1 && sizes.tensor > 1; ++stage)
+    stage_threads_.push_back(std::make_unique<ThreadTeam>(sizes.tensor));
 }
 
+void Ranks::join(const comm::GroupMembers& group, std::vector<std::unique_ptr<comm::Communicator>> ends,
+                 std::unique_ptr<comm::Communicator> Rank::* end) {
+  for (std::size_t i = 0; i < ends.size(); ++i)
+    ranks_[static_cast<std::size_t>(group.ranks[i])].*end = std::move(ends[i]);
+}
+
+int Ranks::threads() const noexcept {
+  int sum = 0;
+  for (const Rank& rank : ranks_) sum += rank.device->team().size();
+  return sum;
+}
+
+std::string Ranks::device_name() const {
+  return size() == 1 ? device().name() : concat(size(), " ranks: ", device().name());
+}
+
+void Ranks::share_layers(const Plan& whole) { layers_ = balance_stages(whole, stages()); }
+
 std::vector<Plan> Ranks::cut(const Plan& whole, bool fused) const {
+  const int tensor = topology_.sizes().tensor;
+  std::vector<Plan> sliced;
+  sliced.reserve(static_cast<std::size_t>(tensor));
+  for (int part = 0; part < tensor; ++part) sliced.push_back(tensor_slicing(whole, {.rank = part, .ranks = tensor}));
   std::vector<Plan> plans;
   for (int rank = 0; rank < size(); ++rank) {
-    Plan plan = tensor_slicing(whole, {.rank = rank, .ranks = size()});
+    Plan plan = pipeline_stages(sliced[static_cast<std::size_t>(rank % tensor)], layers_, rank / tensor);
     const bool has_kernels = ranks_[static_cast<std::size_t>(rank)].device->has_fused_kernels();
     plans.push_back(fused && has_kernels ? deep_fusion(plan) : std::move(plan));
   }
-  verify_together(plans);
+  for (int stage = 0; stage < stages(); ++stage)
+    verify_together(std::span(plans).subspan(first_of(stage), static_cast<std::size_t>(tensor)));
   return plans;
 }
 
@@ -131,33 +178,64 @@ void Ranks::prepare(std::map<PlanOutput, std::vector<Plan>> plans, const Executo
     rank.weights = std::make_unique<ResidentWeights>(any.weights);
     rank.kv = std::make_unique<KvMemory>(any, "the KV cache");
     rank.workspace = Allocation(workspace, "activations");
-    for (auto& [output, all] : plans)
-      rank.executors[output] = rank.device->executor(std::move(all[number]),
-                                                     {.weights = *rank.weights,
-                                                      .kv = *rank.kv,
-                                                      .workspace = {rank.workspace.data(), rank.workspace.size()},
-                                                      .tensor = rank.tensor.get()},
-                                                     options);
+    const RankGroups groups{.tensor = rank.tensor.get(), .pipeline = rank.pipeline.get()};
+    for (auto& [output, all] : plans) {
+      std::unique_ptr<Executor>& executor = rank.executors[output];
+      executor = rank.device->executor(std::move(all[number]),
+                                       {.weights = *rank.weights,
+                                        .kv = *rank.kv,
+                                        .workspace = {rank.workspace.data(), rank.workspace.size()},
+                                        .groups = groups},
+                                       options);
+      if (groups.any() != nullptr) executor = std::make_unique<OneRank>(std::move(executor), *groups.any());
+    }
   }
-  if (size() == 1) return;
-  for (const auto& [output, first] : ranks_.front().executors) {
-    std::vector<Executor*> all;
-    all.reserve(ranks_.size());
-    for (const Rank& rank : ranks_) all.push_back(rank.executors.at(output).get());
-    joined_[output] = std::make_unique<AllRanks>(std::move(all), *threads_);
+  const auto tensor = static_cast<std::size_t>(topology_.sizes().tensor);
+  for (const auto& [output, any] : ranks_.front().executors) {
+    whole_[output] = joined(output, 0, ranks_.size(), first_of(stages() - 1), threads_.get());
+    for (int stage = 0; stage < stages(); ++stage)
+      stages_[output].push_back(
+          stages() == 1
+              ? whole_[output]
+              : joined(output, first_of(stage), tensor, 0,
+                       stage_threads_.empty() ? nullptr : stage_threads_[static_cast<std::size_t>(stage)].get()));
   }
+}
+
+Executor* Ranks::joined(PlanOutput output, std::size_t first, std::size_t count, std::size_t answering,
+                        ThreadTeam* threads) {
+  if (count == 1) return ranks_[first].executors.at(output).get();
+  std::vector<Executor*> all;
+  for (std::size_t rank = first; rank < first + count; ++rank) all.push_back(ranks_[rank].executors.at(output).get());
+  return joined_.emplace_back(std::make_unique<AllRanks>(std::move(all), answering, *threads)).get();
 }
 
 void Ranks::fill(const FillWeights& fill) {
-  if (size() == 1) return fill(*ranks_.front().weights, device().team());
-  int threads = 0;
-  for (const Rank& rank : ranks_) threads += rank.device->team().size();
-  ThreadTeam loaders(threads);
-  for (const Rank& rank : ranks_) fill(*rank.weights, loaders);
+  std::vector<ResidentWeights*> weights;
+  weights.reserve(ranks_.size());
+  for (const Rank& rank : ranks_) weights.push_back(rank.weights.get());
+  if (size() == 1) return fill(weights, device().team());
+  ThreadTeam loaders(threads());
+  fill(weights, loaders);
 }
 
-Executor& Ranks::executor(PlanOutput output) const {
-  return size() == 1 ? *ranks_.front().executors.at(output) : *joined_.at(output);
+std::vector<std::vector<double>> Ranks::run_timed(PlanOutput output, const StepInput& step) {
+  if (size() == 1) return {executor(output).run_timed(step)};
+  std::vector<std::vector<double>> all = static_cast<AllRanks&>(executor(output)).run_each_timed(step), firsts;
+  for (int stage = 0; stage < stages(); ++stage) firsts.push_back(std::move(all[first_of(stage)]));
+  return firsts;
+}
+
+Roofline Ranks::measure_roofline(std::optional<std::uint64_t> left_of_budget) {
+  if (size() == 1) return device().measure_roofline(left_of_budget);
+  const std::uint64_t available = device().available_memory(),
+                      each = std::min(available, left_of_budget.value_or(available)) / ranks_.size();
+  std::vector<Roofline> roofs(ranks_.size());
+  threads_->run([&](int member) {
+    const auto rank = static_cast<std::size_t>(member);
+    roofs[rank] = ranks_[rank].device->measure_roofline(each);
+  });
+  return roofs.front();
 }
 
 void Ranks::clear_kv(std::span<const std::int32_t> blocks) {

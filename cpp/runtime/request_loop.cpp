@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
@@ -18,12 +19,13 @@ void raise_event(int event_fd) noexcept {
 
 }  // namespace
 
-RequestLoop::RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& team, KvBlockPool& pool,
+RequestLoop::RequestLoop(LoopOptions options, std::vector<StageExecutors> stages, ThreadTeam& team, KvBlockPool& pool,
                          KvCache::Scrub scrub)
     : options_(std::move(options)), pool_(pool), scheduler_(options_.limits, pool, std::move(scrub)) {
-  if (executor == nullptr) return;
-  runner_.emplace(*executor, options_.greedy, team, *options_.logit_kernels, options_.vocabulary,
-                  options_.steps_in_flight);
+  if (stages.empty()) return;
+  if (stages.size() > 1)
+    micro_batching_.emplace(static_cast<int>(stages.size()), options_.steps_in_flight, options_.pipeline);
+  runner_.emplace(std::move(stages), team, *options_.logit_kernels, options_.vocabulary, options_.steps_in_flight);
   steps_.resize(static_cast<std::size_t>(options_.steps_in_flight));
   const auto sequences = static_cast<std::size_t>(options_.limits.max_num_seqs);
   for (InFlight& flight : steps_) {
@@ -69,6 +71,27 @@ void RequestLoop::end_loop() {
   closed_ = true;
 }
 
+// ---- figures of the runner -------------------------------------------------------------------------------------------
+
+void RequestLoop::record_runs(bool record) {
+  const std::lock_guard lock(closing_guard_);
+  if (runner_) runner_->record_runs(record);
+}
+
+std::vector<StageRun> RequestLoop::runs() const {
+  const std::lock_guard lock(closing_guard_);
+  return runner_ ? runner_->runs() : std::vector<StageRun>();
+}
+
+StepTimes RequestLoop::step_times() const {
+  const std::lock_guard lock(closing_guard_);
+  return runner_ ? runner_->times() : StepTimes();
+}
+
+MicroBatches RequestLoop::micro_batches(const MicroBatching::Work& work) const {
+  return micro_batching_ ? micro_batching_->counts(work, step_times(), turnaround_s_) : MicroBatches();
+}
+
 // ---- the loop --------------------------------------------------------------------------------------------------------
 
 void RequestLoop::run() noexcept {
@@ -94,8 +117,9 @@ bool RequestLoop::iterate() {
     worked = true;
     calls = false;  // one a turn: requests have theirs in between
   }
-  while (!calls && in_flight_ < steps_.size() && submit_step()) worked = true;
+  while (!calls && !draining_ && in_flight_ < steps_.size() && submit_step()) worked = true;
   if (in_flight_ > 0) {
+    draining_ = micro_batching_ && micro_batching_->drains() && in_flight_ > 1;
     finish_step();
     return true;
   }
@@ -191,19 +215,32 @@ bool RequestLoop::submit_step() {
   if (!runner_) return false;
   InFlight& flight = steps_[(oldest_step_ + in_flight_) % steps_.size()];
   flight.began_s = options_.clock();
-  scheduler_.next(flight.step.parts);
+  StepShare share;
+  if (micro_batching_) {
+    MicroBatching::Work work{.prompt_tokens = scheduler_.prompt_tokens_left(), .sequences = scheduler_.running()};
+    for (std::size_t i = 0; i < in_flight_; ++i)
+      work.generation_in_flight += steps_[(oldest_step_ + i) % steps_.size()].generates ? 1 : 0;
+    share = micro_batching_->next(work, runner_->times(), turnaround_s_);
+  }
+  scheduler_.next(flight.step.parts, share);
   if (flight.step.parts.empty()) return false;
   fill_step_input(flight.step.parts, flight.step.input);
   flight.step.outcomes.assign(flight.step.parts.size(), {});
+  flight.generates = std::ranges::any_of(flight.step.parts,
+                                         [](const Part& part) { return part.begin >= part.sequence->prompt_tokens; });
   scheduler_.launch(flight.step.parts);
   flight.ticket = runner_->submit(flight.step);
   ++in_flight_;
+  if (last_came_s_ > 0.0)  // the last ones' mean
+    turnaround_s_ = turnaround_s_ + (options_.clock() - last_came_s_ - turnaround_s_) / 16.0;
+  last_came_s_ = 0.0;
   return true;
 }
 
 void RequestLoop::finish_step() {
   InFlight& flight = steps_[oldest_step_];
   runner_->wait(flight.ticket);
+  last_came_s_ = options_.clock();
   oldest_step_ = (oldest_step_ + 1) % steps_.size();
   --in_flight_;
   scheduler_.commit(flight.step.parts, flight.step.outcomes);

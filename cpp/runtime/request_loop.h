@@ -1,6 +1,7 @@
 // The engine's loop: one queue that every caller is a client of, and the thread that serves it.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -35,7 +36,7 @@ struct LoopOptions {
   int steps_in_flight = 1;
   std::function<double()> clock;  // seconds
   const LogitKernels* logit_kernels = &plain_logit_kernels;  // the device's
-  Executor* greedy = nullptr;  // StepRunner's; outlives close() as the other executor does
+  PipelineOptions pipeline = {};  // of several stages
 };
 
 /// Callers submit, cancel and take news from any thread; the loop's own thread alone schedules, runs steps and keeps
@@ -44,9 +45,10 @@ struct LoopOptions {
 /// `iterate` is one turn of the loop, for the thread that `start` makes, or for a test that has none.
 class RequestLoop {
  public:
-  /// `executor` is null for models that generate nothing; it, the team, the pool and what `scrub` uses outlive close().
+  /// There are no `stages` for models that generate nothing; they, the team, the pool and what `scrub` uses outlive close().
   /// Errors: those of StepRunner.
-  RequestLoop(LoopOptions options, Executor* executor, ThreadTeam& team, KvBlockPool& pool, KvCache::Scrub scrub);
+  RequestLoop(LoopOptions options, std::vector<StageExecutors> stages, ThreadTeam& team, KvBlockPool& pool,
+              KvCache::Scrub scrub);
   ~RequestLoop();
   RequestLoop(const RequestLoop&) = delete;
   RequestLoop& operator=(const RequestLoop&) = delete;
@@ -82,6 +84,12 @@ class RequestLoop {
   void call(const std::function<void()>& work);
   [[nodiscard]] RequestCounts request_counts() const;
   [[nodiscard]] LoopCounts loop_counts() const;
+  /// StepRunner's; nothing where there are no stages.
+  void record_runs(bool record);
+  [[nodiscard]] std::vector<StageRun> runs() const;
+  [[nodiscard]] StepTimes step_times() const;
+  /// As many micro-batches as a pipeline would have now for so much work; 1 and 1 without one.
+  [[nodiscard]] MicroBatches micro_batches(const MicroBatching::Work& work) const;
 
   // ---- the loop ----
   /// One turn: takes what was submitted and cancelled, submits a step, takes the results of the oldest one in flight.
@@ -118,17 +126,22 @@ class RequestLoop {
   LoopOptions options_;
   KvBlockPool& pool_;
   Scheduler scheduler_;
-  std::optional<StepRunner> runner_;
+  std::optional<StepRunner> runner_;  // until the loop ends; figures of it are asked for under closing_guard_
+  std::optional<MicroBatching> micro_batching_;  // of a pipeline
 
   // The loop's alone:
   struct InFlight {
     Step step;
     Ticket ticket = 0;
     double began_s = 0.0;
+    bool generates = false;  // for some sequence that has its prompt behind it
   };
   std::vector<InFlight> steps_;  // a ring
   std::size_t oldest_step_ = 0, in_flight_ = 0;
   double last_finished_s_ = 0.0;
+  bool draining_ = false;  // no step begins before all that are in flight have ended
+  double last_came_s_ = 0.0;  // when the last step came out of the pipeline
+  std::atomic<double> turnaround_s_ = 0.0;  // from then to the next one's way in
   RequestRecord* live_ = nullptr;  // all that it works on
 
   mutable std::mutex queue_;  // guards what follows, and what records and clients say it guards
@@ -142,7 +155,7 @@ class RequestLoop {
   bool closing_ = false;
   std::optional<Error> died_of_;
 
-  std::mutex closing_guard_;  // one close() at a time; taken first
+  mutable std::mutex closing_guard_;  // one close() at a time; taken first
   bool closed_ = false;
   std::thread thread_;
 };

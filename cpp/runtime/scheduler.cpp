@@ -127,16 +127,34 @@ void Scheduler::truncate(Sequence& sequence, std::int64_t tokens) {
 
 // ---- the next step ---------------------------------------------------------------------------------------------------
 
-void Scheduler::next(std::vector<Part>& parts) {
-  parts.clear();
-  Room room{limits_.max_num_batched_tokens, limits_.max_rows};
+std::int64_t Scheduler::prompt_tokens_left() const noexcept {
+  std::int64_t tokens = 0, places = limits_.max_num_seqs - running();
   const auto left = [](const Sequence& sequence) {
     return static_cast<std::int64_t>(sequence.tokens.size()) - sequence.scheduled;
   };
+  for (const Sequence* sequence : running_)
+    if (left(*sequence) > 1 || sequence->generated() == 0) tokens += left(*sequence);
+  for (const Sequence* sequence = first_waiting_; sequence != nullptr && places > 0;
+       sequence = sequence->later, --places)
+    tokens += left(*sequence);
+  return tokens;
+}
+
+void Scheduler::next(std::vector<Part>& parts, const StepShare& share) {
+  parts.clear();
+  Room room{std::min(limits_.max_num_batched_tokens, share.tokens), limits_.max_rows};
+  const auto left = [](const Sequence& sequence) {
+    return static_cast<std::int64_t>(sequence.tokens.size()) - sequence.scheduled;
+  };
+  std::int64_t generating = 0;
   // By index from the oldest: a preemption removes sequences behind this one, or this one itself.
   for (std::size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
-    if (!sequence.ending && left(sequence) == 1) add_part(sequence, room, parts);
+    const bool generates = sequence.generated() > 0;
+    if (!sequence.ending && left(sequence) == 1 && (!generates || generating < share.generating)) {
+      add_part(sequence, room, parts);
+      generating += generates ? 1 : 0;
+    }
     if (i < running_.size() && running_[i] == &sequence) ++i;
   }
   for (std::size_t i = 0; i < running_.size();) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "memory/kv_cache.h"
+#include "runtime/micro_batches.h"
 #include "runtime/sampler.h"
 #include "runtime/sequence.h"
 #include "runtime/step_input.h"
@@ -61,7 +62,7 @@ class Scheduler {
   /// The next step. First a token for every sequence that generates, in order of arrival, then prompts, then sequences
   /// from the queue while places, tokens and blocks last. Where a block is missing, the youngest running sequence that
   /// no step uses is preempted. Empty: nothing to do until a step is committed or a sequence added.
-  void next(std::vector<Part>& parts);
+  void next(std::vector<Part>& parts, const StepShare& share = {});
   /// Notes that the step is on its way.
   void launch(std::span<const Part> parts);
   /// Takes the results of the oldest step in flight. Sequences whose `state` is final afterwards have ended.
@@ -69,6 +70,8 @@ class Scheduler {
 
   [[nodiscard]] std::int64_t waiting() const noexcept { return waiting_; }
   [[nodiscard]] std::int64_t running() const noexcept { return static_cast<std::int64_t>(running_.size()); }
+  /// Tokens of the prompts that run, or could if there were blocks, that no step has taken yet.
+  [[nodiscard]] std::int64_t prompt_tokens_left() const noexcept;
   [[nodiscard]] std::int64_t preemptions() const noexcept { return preemptions_; }
   [[nodiscard]] std::int64_t reused_tokens() const noexcept { return reused_tokens_; }
 

@@ -54,87 +54,128 @@ Error handled_error() noexcept {
   }
 }
 
-StepRunner::StepRunner(Executor& executor, Executor* greedy, ThreadTeam& team, const LogitKernels& logit_kernels,
+StepRunner::StepRunner(std::vector<StageExecutors> stages, ThreadTeam& team, const LogitKernels& logit_kernels,
                        std::int64_t vocabulary, int steps_in_flight)
-    : executor_(executor),
-      greedy_(greedy),
+    : stages_(std::move(stages)),
       team_(team),
       vocabulary_(static_cast<std::size_t>(vocabulary)),
       scratch_(static_cast<std::size_t>(team.size()), SamplerScratch(logit_kernels)),
-      ring_(static_cast<std::size_t>(steps_in_flight), nullptr) {
+      ring_(static_cast<std::size_t>(steps_in_flight), nullptr),
+      done_(stages_.size(), 0) {
   static_cast<void>(out_of_memory_error());
-  if (steps_in_flight == 1) return;
+  if (stages_.size() == 1 && steps_in_flight == 1) return;
   try {
-    worker_ = std::thread([this] { work(); });
+    for (std::size_t stage = 0; stage < stages_.size(); ++stage) workers_.emplace_back([this, stage] { work(stage); });
   } catch (const std::system_error& error) {
+    stop();
     throw Error(ErrorCode::out_of_memory, concat("the operating system gave no thread for steps: ", error.what()));
   }
 }
 
-StepRunner::~StepRunner() {
-  if (!worker_.joinable()) return;
+StepRunner::~StepRunner() { stop(); }
+
+void StepRunner::stop() noexcept {
   {
     const std::lock_guard lock(guard_);
     stopping_ = true;
   }
   changed_.notify_all();
-  worker_.join();
+  for (std::thread& worker : workers_) worker.join();
 }
 
 Ticket StepRunner::submit(Step& step) {
+  step.greedy = stages_.back().greedy != nullptr && std::ranges::any_of(step.parts, &Part::samples) &&
+                std::ranges::all_of(step.parts, takes_best);
   const std::lock_guard lock(guard_);
-  check(submitted_ - done_ < ring_.size(), "more than ", ring_.size(), " steps in flight");
+  check(submitted_ - done_.back() < ring_.size(), "more than ", ring_.size(), " steps in flight");
   ring_[submitted_ % ring_.size()] = &step;
   changed_.notify_all();
   return ++submitted_;
 }
 
 void StepRunner::wait(Ticket ticket) noexcept {
-  if (!worker_.joinable()) {
-    while (done_ < ticket) run(*ring_[done_++ % ring_.size()]);
+  if (workers_.empty()) {
+    for (Ticket& done = done_.front(); done < ticket; ++done)
+      run(*ring_[done % ring_.size()], 0, static_cast<std::int64_t>(done));
     return;
   }
   std::unique_lock lock(guard_);
-  changed_.wait(lock, [&] { return done_ >= ticket; });
+  changed_.wait(lock, [&] { return done_.back() >= ticket; });
 }
 
-void StepRunner::work() noexcept {
+void StepRunner::work(std::size_t stage) noexcept {
   std::unique_lock lock(guard_);
+  Ticket& done = done_[stage];
+  const Ticket& ready = stage == 0 ? submitted_ : done_[stage - 1];
   for (;;) {
-    changed_.wait(lock, [&] { return stopping_ || done_ < submitted_; });
-    if (done_ == submitted_) return;
-    Step& step = *ring_[done_ % ring_.size()];
+    changed_.wait(lock, [&] { return stopping_ || done < ready; });
+    if (done == ready) return;
+    Step& step = *ring_[done % ring_.size()];
+    const auto number = static_cast<std::int64_t>(done);
     lock.unlock();
-    run(step);
+    run(step, stage, number);
     lock.lock();
-    ++done_;
+    ++done;
     changed_.notify_all();
   }
 }
 
-void StepRunner::run(Step& step) noexcept {
+void StepRunner::run(Step& step, std::size_t stage, std::int64_t number) noexcept {
   try {
-    run_plan(step);
+    run_plan(step, stage, number);
   } catch (...) {
+    if (stage + 1 < stages_.size()) return;  // the last one has failed with it: ranks fail together
     const Error failure = handled_error();
     for (Outcome& outcome : step.outcomes) outcome.error = failure;
   }
 }
 
-void StepRunner::run_plan(Step& step) {
-  const bool greedy = greedy_ != nullptr && std::ranges::any_of(step.parts, &Part::samples) &&
-                      std::ranges::all_of(step.parts, takes_best);
-  const double started = now_seconds();
+void StepRunner::run_plan(Step& step, std::size_t stage, std::int64_t number) {
+  const StageExecutors& executors = stages_[stage];
+  StageRun own{.stage = static_cast<std::int32_t>(stage),
+               .step = number,
+               .begin_s = now_seconds(),
+               .sequences = static_cast<std::int64_t>(step.parts.size())};
+  for (const Part& part : step.parts) own.tokens += part.count;
+  const auto end = [&] {
+    own.end_s = now_seconds();
+    if (stage + 1 == stages_.size()) step.executor_s = own.end_s - own.begin_s;
+    note(own);
+  };
   std::span<const float> rows;
   try {
-    rows = (greedy ? *greedy_ : executor_).run(step.input);
+    rows = (step.greedy ? *executors.greedy : *executors.logits).run(step.input);
   } catch (...) {
-    step.executor_s = now_seconds() - started;
+    end();
     throw;
   }
-  step.executor_s = now_seconds() - started;
-  if (greedy) finish_greedy(step, rows);
+  end();
+  if (stage + 1 < stages_.size()) return;
+  if (step.greedy) finish_greedy(step, rows);
   else finish_parts(step, rows);
+}
+
+void StepRunner::note(const StageRun& run) {
+  constexpr std::size_t most_runs = 65'536;
+  const std::lock_guard lock(guard_);
+  if (run.stage == 0) fit_.add(run.tokens, run.end_s - run.begin_s);
+  if (recording_ && runs_.size() < most_runs) runs_.push_back(run);
+}
+
+StepTimes StepRunner::times() const {
+  const std::lock_guard lock(guard_);
+  return fit_.times();
+}
+
+void StepRunner::record_runs(bool record) {
+  const std::lock_guard lock(guard_);
+  runs_.clear();
+  recording_ = record;
+}
+
+std::vector<StageRun> StepRunner::runs() const {
+  const std::lock_guard lock(guard_);
+  return runs_;
 }
 
 void StepRunner::finish_greedy(Step& step, std::span<const float> best) {

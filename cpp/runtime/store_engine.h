@@ -3,7 +3,8 @@
 //   const PackedStore store = open_store("smollm2/");
 //   EngineConfig config = config_of(store);
 //   config.max_num_seqs = 8;
-//   const auto engine = engine_from_store(store, config, std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{}));
+//   const auto engine =
+//       engine_from_store(store, config, cpu::cpu_devices(store.header.model, config.parallel, cpu::CpuOptions{}));
 #pragma once
 
 #include <memory>
@@ -18,10 +19,11 @@ namespace lamella {
 /// every format with every dtype of activations.
 [[nodiscard]] EngineConfig config_of(const PackedStore& store);
 
-/// An engine with the store's weights, all of them read and checked; the store may go afterwards. `config.weight_formats`
-/// are those of config_of(store): another list is an invalid_argument. Errors: those of Engine and load_store().
+/// An engine with the store's weights, all of them read and checked; the store may go afterwards. Several ranks read, after
+/// all of it was checked, their parts of it. `config.weight_formats`
+/// are those of config_of(store): another list is an invalid_argument. Errors: those of Engine, load_store() and load_parts().
 [[nodiscard]] std::unique_ptr<EngineCore> engine_from_store(const PackedStore& store, const EngineConfig& config,
-                                                            std::unique_ptr<Device> device,
+                                                            std::vector<std::unique_ptr<Device>> devices,
                                                             const LoadProgress& progress = {});
 
 }  // namespace lamella

@@ -147,17 +147,25 @@ std::vector<ExplainRow> EngineCore::explain(const StepShape& shape) {
     chunks.reserve(static_cast<std::size_t>(shape.sequences));
     for (std::int64_t s = 0; s < shape.sequences; ++s)
       chunks.push_back({tokens, context - new_tokens, new_tokens, &held.take(context - new_tokens, context)});
-    Executor& runner = executor(is_encoder() ? PlanOutput::hidden : PlanOutput::greedy);  // as most requests run
+    const PlanOutput output = is_encoder() ? PlanOutput::hidden : PlanOutput::greedy;  // as most requests run
     const StepInput step = chunk_step(chunks, false);
 
     constexpr int repeats = 3;
-    std::vector<double> best = runner.run_timed(step);
-    for (int i = 1; i < repeats; ++i)
-      std::ranges::transform(best, runner.run_timed(step), best.begin(),
-                             [](double a, double b) { return std::min(a, b); });
-    rows = explain_rows(
-        runner.plan(), step.shape(), roof, [&](std::size_t op) { return runner.arithmetic(op); },
-        [&](std::size_t op) { return runner.kernel_name(op); }, best);
+    std::vector<std::vector<double>> best = ranks_.run_timed(output, step);
+    for (int i = 1; i < repeats; ++i) {
+      const std::vector<std::vector<double>> again = ranks_.run_timed(output, step);
+      for (std::size_t stage = 0; stage < best.size(); ++stage)
+        std::ranges::transform(best[stage], again[stage], best[stage].begin(),
+                               [](double a, double b) { return std::min(a, b); });
+    }
+    for (int stage = 0; stage < ranks_.stages(); ++stage) {
+      const Executor& runner = ranks_.stage_executor(output, stage);
+      std::ranges::move(
+          explain_rows(
+              runner.plan(), step.shape(), roof, [&](std::size_t op) { return runner.arithmetic(op); },
+              [&](std::size_t op) { return runner.kernel_name(op); }, best[static_cast<std::size_t>(stage)]),
+          std::back_inserter(rows));
+    }
   });
   return rows;
 }

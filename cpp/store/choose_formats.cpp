@@ -48,7 +48,10 @@ struct Stored {
 WeightFormat format_for(const WeightDeclaration& weight, const Stored& stored, const FormatOptions& options) noexcept {
   const Slot slot = weight.id.slot;
   if (is_vector(slot)) return formats::f32;
-  if (slot == Slot::position_embedding || slot == Slot::type_embedding) return float_format(options.dtype);
+  // Small tables of great effect: positions, and routers, of whose logits a near-tie decides which experts compute.
+  if (slot == Slot::position_embedding || slot == Slot::type_embedding || slot == Slot::router ||
+      slot == Slot::shared_router)
+    return float_format(options.dtype);
   if (options.quantization == Quantization::none && is_quantised_type(stored.type))
     return (stored.by_columns ? std::nullopt : kept_format(stored.type)).value_or(formats::q8_0);
   const WeightFormat format = preset_format(options);

@@ -73,6 +73,11 @@ class TaskList {
   }
 
   [[nodiscard]] const std::vector<Task>& tasks() const noexcept { return tasks_; }
+  [[nodiscard]] std::uint64_t bytes() const noexcept {
+    std::uint64_t sum = 0;
+    for (const Task& task : tasks_) sum += task.bytes;
+    return sum;
+  }
 
  private:
   void take(std::uint64_t offset, std::span<std::byte> room) {
@@ -125,26 +130,31 @@ void run(const Task& task, const io::File& file, io::Reader& reader, std::vector
                PanelLayout(task.format, task.own_outputs, task.own_inputs), task.first_output);
 }
 
+/// What all ranks read.
+TaskList tasks_of(RankWeights ranks, const PackedStore& store) {
+  TaskList list;
+  for (const ResidentWeights* weights : ranks) {
+    const auto declared = weights->declarations();
+    for (const WeightDeclaration& own : declared) {
+      const auto stored = std::ranges::find(store.header.weights, own.id, &io::StoreWeight::id);
+      check(stored != store.header.weights.end() && own.format == stored->format, to_string(own.id), " in ",
+            to_string(own.format), " is not what the store has");
+      list.add(*stored, store.header.segments[stored->segment].offset + stored->offset, own, weights->bytes(own.id));
+    }
+  }
+  return list;
+}
+
 }  // namespace
 
-void load_parts(ResidentWeights& weights, const PackedStore& store, io::Reader& reader, ThreadTeam& team,
-                const LoadProgress& progress) {
-  TaskList list;
-  const auto declared = weights.declarations();
-  check(declared.size() == store.header.weights.size(), "a store of ", store.header.weights.size(), " weights for ",
-        declared.size());
-  for (const io::StoreWeight& stored : store.header.weights) {
-    const auto own = std::ranges::find(declared, stored.id, &WeightDeclaration::id);
-    check(own != declared.end() && own->format == stored.format, "the store's ", to_string(stored.id), " in ",
-          to_string(stored.format));
-    list.add(stored, store.header.segments[stored.segment].offset + stored.offset, *own, weights.bytes(stored.id));
-  }
-  const std::vector<Task>& tasks = list.tasks();
-  std::uint64_t total = 0;
-  for (const Task& task : tasks) total += task.bytes;
+std::uint64_t bytes_of_parts(RankWeights ranks, const PackedStore& store) { return tasks_of(ranks, store).bytes(); }
 
+void load_parts(RankWeights ranks, const PackedStore& store, io::Reader& reader, ThreadTeam& team,
+                const LoadProgress& progress) {
+  const TaskList list = tasks_of(ranks, store);
+  const std::vector<Task>& tasks = list.tasks();
   std::atomic<std::size_t> next{0};
-  LoadMeter meter(total, progress);
+  LoadMeter meter(list.bytes(), progress);
   team.run([&](int) {
     std::vector<std::byte> scratch;
     for (std::size_t i = next.fetch_add(1); i < tasks.size() && !meter.ended(); i = next.fetch_add(1)) {

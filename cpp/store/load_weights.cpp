@@ -1,32 +1,47 @@
 #include "store/load_weights.h"
 
 #include <atomic>
+#include <deque>
+#include <optional>
 
 #include "store/load_meter.h"
 #include "store/pieces.h"
 
 namespace lamella {
 
-void load_weights(ResidentWeights& weights, const LoadRecipe& recipe, const io::TensorTable& tensors,
-                  io::Reader& reader, ThreadTeam& team, const LoadProgress& progress) {
-  const PieceList pieces(weights.declarations(), recipe, tensors);
-  std::vector<std::span<std::byte>> rooms;
-  for (const WeightDeclaration& weight : weights.declarations()) rooms.push_back(weights.bytes(weight.id));
-  const auto stored_bytes = [&](const Piece& piece) {
+void load_weights(RankWeights ranks, const LoadRecipe& recipe, const io::TensorTable& tensors, io::Reader& reader,
+                  ThreadTeam& team, const LoadProgress& progress) {
+  struct Task {
+    std::size_t rank, piece;
+  };
+  std::deque<PieceList> lists;  // a rank's each; they stay where they are
+  std::vector<Task> tasks;
+  std::uint64_t total = 0;
+  const auto stored_bytes = [](const PieceList& pieces, const Piece& piece) {
     return static_cast<std::uint64_t>(pieces.source(piece).bytes_of_rows(piece.end - piece.begin));
   };
-  std::uint64_t total = 0;
-  for (std::size_t i = 0; i < pieces.size(); ++i) total += stored_bytes(pieces[i]);
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    const PieceList& pieces = lists.emplace_back(ranks[rank]->declarations(), recipe, tensors);
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      tasks.push_back({rank, i});
+      total += stored_bytes(pieces, pieces[i]);
+    }
+  }
 
   std::atomic<std::size_t> next{0};
   LoadMeter meter(total, progress);
   team.run([&](int) {
-    PiecePacker packer(pieces, tensors, reader);
-    for (std::size_t i = next.fetch_add(1); i < pieces.size() && !meter.ended(); i = next.fetch_add(1)) {
-      const Piece piece = pieces[i];
+    std::optional<PiecePacker> packer;
+    std::size_t packs_for = ranks.size();
+    for (std::size_t i = next.fetch_add(1); i < tasks.size() && !meter.ended(); i = next.fetch_add(1)) {
+      const auto& [rank, index] = tasks[i];
+      const Piece piece = lists[rank][index];
+      const ResidentWeights& weights = *ranks[rank];
       try {
-        packer.pack(piece, rooms[piece.weight].subspan(piece.offset, piece.bytes));
-        meter.add(stored_bytes(piece));
+        if (packs_for != rank) packer.emplace(lists[rank], tensors, reader);
+        packs_for = rank;
+        packer->pack(piece, weights.bytes(weights.declarations()[piece.weight].id).subspan(piece.offset, piece.bytes));
+        meter.add(stored_bytes(lists[rank], piece));
       } catch (...) {
         meter.end();
         throw;

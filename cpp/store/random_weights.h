@@ -9,7 +9,8 @@
 namespace lamella {
 
 /// Normal numbers (standard deviation 0.02 for matrices, 1 for norm scales, 0 for biases) that depend only on seed,
-/// weight and position, rounded or quantised to each weight's format, to the nearest code.
-void fill_random_weights(ResidentWeights& weights, std::uint64_t seed, ThreadTeam& team);
+/// weight and position in the whole model, rounded or quantised to each weight's format, to the nearest code: ranks get parts
+/// of the same numbers.
+void fill_random_weights(RankWeights ranks, std::uint64_t seed, ThreadTeam& team);
 
 }  // namespace lamella

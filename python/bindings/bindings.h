@@ -12,6 +12,7 @@ void bind_store(nanobind::module_& m);
 void bind_pack(nanobind::module_& m);
 void bind_plan(nanobind::module_& m);
 void bind_sampling(nanobind::module_& m);
+void bind_ranks(nanobind::module_& m);
 void bind_engine(nanobind::module_& m);
 
 }  // namespace lamella

@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/function.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -41,8 +42,8 @@ cpu::CpuOptions cpu_options(int threads, const std::optional<std::string>& kerne
 std::unique_ptr<EngineCore> make_engine(const ModelSpec& spec, const EngineConfig& config, int threads,
                                         const std::optional<std::string>& kernels,
                                         const EngineCore::FillWeights& fill) {
-  return std::make_unique<EngineCore>(spec, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)),
-                                      fill);
+  return std::make_unique<EngineCore>(spec, config,
+                                      cpu::cpu_devices(spec, config.parallel, cpu_options(threads, kernels)), fill);
 }
 
 /// A checkpoint's weights.
@@ -52,8 +53,8 @@ std::unique_ptr<EngineCore> open_engine(const ModelSpec& spec, const LoadRecipe&
   const GilReleased others_may_run;
   PythonProgress told(progress);
   io::PreadReader reader;
-  return make_engine(spec, config, threads, kernels, [&](ResidentWeights& weights, ThreadTeam& team) {
-    load_weights(weights, recipe, tensors, reader, team, std::ref(told));
+  return make_engine(spec, config, threads, kernels, [&](RankWeights ranks, ThreadTeam& team) {
+    load_weights(ranks, recipe, tensors, reader, team, std::ref(told));
   });
 }
 
@@ -62,7 +63,8 @@ std::unique_ptr<EngineCore> open_store_engine(const PackedStore& store, const En
                                               const ProgressFunction& progress) {
   const GilReleased others_may_run;
   PythonProgress told(progress);
-  return engine_from_store(store, config, std::make_unique<cpu::CpuDevice>(cpu_options(threads, kernels)),
+  return engine_from_store(store, config,
+                           cpu::cpu_devices(store.header.model, config.parallel, cpu_options(threads, kernels)),
                            std::ref(told));
 }
 
@@ -70,7 +72,7 @@ std::unique_ptr<EngineCore> random_engine(const ModelSpec& spec, std::uint64_t s
                                           int threads, const std::optional<std::string>& kernels) {
   const GilReleased others_may_run;
   return make_engine(spec, config, threads, kernels,
-                     [&](ResidentWeights& weights, ThreadTeam& team) { fill_random_weights(weights, seed, team); });
+                     [&](RankWeights ranks, ThreadTeam& team) { fill_random_weights(ranks, seed, team); });
 }
 
 FloatArray engine_logits(EngineCore& engine, const Ids& tokens) {
@@ -164,8 +166,10 @@ void bind_records(nb::module_& m) {
              std::vector<WeightFormat> weight_formats, bool deep_fusion, bool sbi_gemm, std::int64_t max_num_seqs,
              std::int64_t max_model_len, std::int64_t max_num_batched_tokens,
              std::optional<std::uint64_t> memory_budget, std::optional<std::uint64_t> kv_cache_memory,
-             bool prefix_caching) {
-            new (self) EngineConfig{.dtype = dtype,
+             bool prefix_caching, int tensor_parallel_size, int pipeline_parallel_size,
+             const std::string& pipeline_schedule, int prompt_micro_batches, int generation_micro_batches) {
+            new (self) EngineConfig{.parallel = {.tensor = tensor_parallel_size, .pipeline = pipeline_parallel_size},
+                                    .dtype = dtype,
                                     .kv_cache_dtype = kv_cache_dtype,
                                     .weight_formats = std::move(weight_formats),
                                     .deep_fusion = deep_fusion,
@@ -175,11 +179,16 @@ void bind_records(nb::module_& m) {
                                     .max_num_batched_tokens = max_num_batched_tokens,
                                     .memory_budget = memory_budget,
                                     .kv_cache_memory = kv_cache_memory,
-                                    .prefix_caching = prefix_caching};
+                                    .prefix_caching = prefix_caching,
+                                    .pipeline = {.schedule = pipeline_schedule_named(pipeline_schedule),
+                                                 .prompt_micro_batches = prompt_micro_batches,
+                                                 .generation_micro_batches = generation_micro_batches}};
           },
           nb::kw_only(), "dtype"_a, "kv_cache_dtype"_a.none(), "weight_formats"_a, "deep_fusion"_a, "sbi_gemm"_a = true,
           "max_num_seqs"_a, "max_model_len"_a, "max_num_batched_tokens"_a, "memory_budget"_a = nb::none(),
-          "kv_cache_memory"_a = nb::none(), "prefix_caching"_a = true,
+          "kv_cache_memory"_a = nb::none(), "prefix_caching"_a = true, "tensor_parallel_size"_a = 1,
+          "pipeline_parallel_size"_a = 1, "pipeline_schedule"_a = "hybrid", "prompt_micro_batches"_a = 0,
+          "generation_micro_batches"_a = 0,
           "`weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.")
       .def_ro("dtype", &EngineConfig::dtype)
       .def_ro("kv_cache_dtype", &EngineConfig::kv_cache_dtype)
@@ -191,7 +200,9 @@ void bind_records(nb::module_& m) {
       .def_ro("max_num_batched_tokens", &EngineConfig::max_num_batched_tokens)
       .def_ro("memory_budget", &EngineConfig::memory_budget)
       .def_ro("kv_cache_memory", &EngineConfig::kv_cache_memory)
-      .def_ro("prefix_caching", &EngineConfig::prefix_caching);
+      .def_ro("prefix_caching", &EngineConfig::prefix_caching)
+      .def_prop_ro("tensor_parallel_size", [](const EngineConfig& config) { return config.parallel.tensor; })
+      .def_prop_ro("pipeline_parallel_size", [](const EngineConfig& config) { return config.parallel.pipeline; });
 
   nb::class_<EngineStats>(m, "EngineStats", "Counters of an engine.")
       .def_ro("kv_blocks_total", &EngineStats::kv_blocks_total)
@@ -244,14 +255,39 @@ void bind_engine(nb::module_& m) {
           "Float32 arrays, one an input. `progress` is called with (inputs done, inputs in all).")
       .def("explain", &EngineCore::explain, "shape"_a, Released())
       .def("roofline", &EngineCore::roofline, Released(), nb::rv_policy::copy)
-      .def("plan_table", [](const EngineCore& engine) { return to_table(engine.plan()); })
-      .def("memory_table",
-           [](const EngineCore& engine) { return to_table(engine.plan(), plan_buffers(engine.plan())); })
+      .def(
+          "plan_tables",
+          [](const EngineCore& engine) {
+            std::vector<std::string> tables;
+            for (const Plan* plan : engine.plans()) tables.push_back(to_table(*plan));
+            return tables;
+          },
+          "The plan of each pipeline stage's first rank, as a table.")
+      .def("record_stage_runs", &EngineCore::record_stage_runs, "record"_a, Released(),
+           "Keeps from now on when each stage ran which step; what was kept before is forgotten.")
+      .def("stage_runs", &EngineCore::stage_runs, Released(), "What was kept, in order of the runs' ends.")
+      .def(
+          "step_times",
+          [](const EngineCore& engine) {
+            const StepTimes times = engine.step_times();
+            return std::make_pair(times.fixed_s, times.token_s);
+          },
+          Released(),
+          "(seconds of a step of the first stage, and seconds more for each of its tokens), as learnt so far.")
       .def("stats", &EngineCore::stats)
       .def_prop_ro("config", &EngineCore::config)
       .def_prop_ro("spec", &EngineCore::spec)
-      .def_prop_ro("device_name", [](EngineCore& engine) { return engine.device().name(); })
-      .def_prop_ro("threads", [](EngineCore& engine) { return engine.device().team().size(); });
+      .def(
+          "micro_batches",
+          [](const EngineCore& engine, std::int64_t prompt_tokens, std::int64_t sequences) {
+            const MicroBatches counts = engine.micro_batches({.prompt_tokens = prompt_tokens, .sequences = sequences});
+            return std::make_pair(counts.prompt, counts.generation);
+          },
+          "prompt_tokens"_a, "sequences"_a, Released(),
+          "(of prompts, of generation): into how many micro-batches a pipeline would cut so much now.")
+      .def_prop_ro("device_name", [](const EngineCore& engine) { return engine.ranks().device_name(); })
+      .def_prop_ro(
+          "threads", [](const EngineCore& engine) { return engine.ranks().threads(); }, "Of all ranks together.");
 
   m.def("open_engine", open_engine, "spec"_a, "recipe"_a, "tensors"_a, "config"_a, "threads"_a = 0,
         "kernels"_a = nb::none(), "progress"_a = nb::none(), "An engine with a checkpoint's weights.");

@@ -109,10 +109,13 @@ void bind_layer_parts(nb::module_& m) {
               Field{"causal", &AttentionSpec::causal}, Field{"qkv_bias", &AttentionSpec::qkv_bias},
               Field{"output_bias", &AttentionSpec::output_bias}, Field{"rope", &AttentionSpec::rope},
               Field{"query_norm", &AttentionSpec::query_norm}, Field{"key_norm", &AttentionSpec::key_norm},
-              Field{"window", &AttentionSpec::window}, Field{"logit_softcap", &AttentionSpec::logit_softcap});
-  bind_record(m, "ExpertsSpec", "Mixture of experts of a layer (named room).", Field{"count", &ExpertsSpec::count},
-              Field{"top_k", &ExpertsSpec::top_k}, Field{"intermediate", &ExpertsSpec::intermediate},
-              Field{"router", &ExpertsSpec::router}, Field{"shared_intermediate", &ExpertsSpec::shared_intermediate});
+              Field{"window", &AttentionSpec::window}, Field{"logit_softcap", &AttentionSpec::logit_softcap},
+              Field{"norm_across_heads", &AttentionSpec::norm_across_heads});
+  bind_record(m, "ExpertsSpec", "Mixture of experts in place of a layer's MLP, of whose kind each expert is.",
+              Field{"count", &ExpertsSpec::count}, Field{"top_k", &ExpertsSpec::top_k},
+              Field{"intermediate", &ExpertsSpec::intermediate}, Field{"router", &ExpertsSpec::router},
+              Field{"scale", &ExpertsSpec::scale}, Field{"shared_intermediate", &ExpertsSpec::shared_intermediate},
+              Field{"shared_gate", &ExpertsSpec::shared_gate});
   bind_record(m, "MlpSpec", "down(act(up(x))), or down(act(gate(x)) * up(x)) when gated.",
               Field{"intermediate", &MlpSpec::intermediate}, Field{"activation", &MlpSpec::activation},
               Field{"gated", &MlpSpec::gated}, Field{"up_bias", &MlpSpec::up_bias},
@@ -151,6 +154,8 @@ void bind_weights(nb::module_& m) {
       .def_prop_ro("slot", [](const WeightDeclaration& w) { return to_string(w.id.slot); })
       .def_prop_ro(
           "layer", [](const WeightDeclaration& w) { return w.id.layer; }, "-1 outside the layers.")
+      .def_prop_ro(
+          "expert", [](const WeightDeclaration& w) { return w.id.expert; }, "-1 outside a mixture's experts.")
       .def_ro("rows", &WeightDeclaration::rows)
       .def_ro("columns", &WeightDeclaration::columns)
       .def_prop_ro("segment", [](const WeightDeclaration& w) { return to_string(w.segment); });

@@ -47,5 +47,6 @@ NB_MODULE(_core, m) {
   lamella::bind_pack(m);
   lamella::bind_plan(m);
   lamella::bind_sampling(m);
+  lamella::bind_ranks(m);
   lamella::bind_engine(m);
 }

@@ -49,8 +49,7 @@ std::vector<SegmentTuple> segments_of(const PackedStore& store) {
   std::vector<SegmentTuple> segments;
   segments.reserve(store.header.segments.size());
   for (const io::StoreSegment& segment : store.header.segments)
-    segments.emplace_back(io::segment_name(segment.layer, segment.segment), segment.offset, segment.bytes,
-                          hex(segment.xxh64));
+    segments.emplace_back(io::segment_name(segment), segment.offset, segment.bytes, hex(segment.xxh64));
   return segments;
 }
 

@@ -260,7 +260,7 @@ class RopeSpec:
 class AttentionSpec:
     """Multi-head attention with grouped key and value heads."""
 
-    def __init__(self, *, heads: int = 0, kv_heads: int = 0, head_dim: int = 0, scale: float = 0.0, causal: bool = True, qkv_bias: bool = False, output_bias: bool = False, rope: RopeSpec | None = None, query_norm: NormSpec = ..., key_norm: NormSpec = ..., window: int = 0, logit_softcap: float = 0.0) -> None: ...
+    def __init__(self, *, heads: int = 0, kv_heads: int = 0, head_dim: int = 0, scale: float = 0.0, causal: bool = True, qkv_bias: bool = False, output_bias: bool = False, rope: RopeSpec | None = None, query_norm: NormSpec = ..., key_norm: NormSpec = ..., window: int = 0, logit_softcap: float = 0.0, norm_across_heads: bool = False) -> None: ...
 
     @property
     def heads(self) -> int: ...
@@ -334,12 +334,20 @@ class AttentionSpec:
     @logit_softcap.setter
     def logit_softcap(self, arg: float, /) -> None: ...
 
+    @property
+    def norm_across_heads(self) -> bool: ...
+
+    @norm_across_heads.setter
+    def norm_across_heads(self, arg: bool, /) -> None: ...
+
     def __repr__(self) -> str: ...
 
 class ExpertsSpec:
-    """Mixture of experts of a layer (named room)."""
+    """
+    Mixture of experts in place of a layer's MLP, of whose kind each expert is.
+    """
 
-    def __init__(self, *, count: int = 0, top_k: int = 0, intermediate: int = 0, router: RouterKind = RouterKind.softmax_top_k, shared_intermediate: int = 0) -> None: ...
+    def __init__(self, *, count: int = 0, top_k: int = 0, intermediate: int = 0, router: RouterKind = RouterKind.softmax_top_k, scale: float = 1.0, shared_intermediate: int = 0, shared_gate: bool = False) -> None: ...
 
     @property
     def count(self) -> int: ...
@@ -366,10 +374,22 @@ class ExpertsSpec:
     def router(self, arg: RouterKind, /) -> None: ...
 
     @property
+    def scale(self) -> float: ...
+
+    @scale.setter
+    def scale(self, arg: float, /) -> None: ...
+
+    @property
     def shared_intermediate(self) -> int: ...
 
     @shared_intermediate.setter
     def shared_intermediate(self, arg: int, /) -> None: ...
+
+    @property
+    def shared_gate(self) -> bool: ...
+
+    @shared_gate.setter
+    def shared_gate(self, arg: bool, /) -> None: ...
 
     def __repr__(self) -> str: ...
 
@@ -646,6 +666,10 @@ class WeightDeclaration:
     @property
     def layer(self) -> int:
         """-1 outside the layers."""
+
+    @property
+    def expert(self) -> int:
+        """-1 outside a mixture's experts."""
 
     @property
     def rows(self) -> int: ...
@@ -1038,6 +1062,109 @@ def sample(logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='
     The token that the engine would choose from these logits at a position of a sequence of which nothing is known.
     """
 
+class StageRun:
+    """
+    A step's time in a pipeline's stage, in seconds of the monotonic clock.
+    """
+
+    @property
+    def stage(self) -> int: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def begin_s(self) -> float: ...
+
+    @property
+    def end_s(self) -> float: ...
+
+    @property
+    def sequences(self) -> int: ...
+
+    @property
+    def tokens(self) -> int: ...
+
+class ScheduledRun:
+    """A micro-batch in a stage; token 0 is the prompt's."""
+
+    @property
+    def stage(self) -> int: ...
+
+    @property
+    def micro_batch(self) -> int: ...
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def begin_s(self) -> float: ...
+
+    @property
+    def end_s(self) -> float: ...
+
+class ScheduleFigures:
+    @property
+    def prompt_s(self) -> float:
+        """Until every sequence has its first token."""
+
+    @property
+    def total_s(self) -> float: ...
+
+    @property
+    def bubble_fraction(self) -> float:
+        """
+        Of the time of all stages until the end: how much they had nothing to do.
+        """
+
+class BatchSchedule:
+    """What a pipeline does with a batch that begins together."""
+
+    def __init__(self, *, stages: int, schedule: str = 'hybrid', prompt_micro_batches: int, generation_micro_batches: int, new_tokens: int, prompt_s: float = 1.0, generation_s: float = 1.0) -> None:
+        """
+        Seconds are those of a micro-batch in one stage; 1 and 1 are the ticks of the paper's figures.
+        """
+
+    @property
+    def stages(self) -> int: ...
+
+    @property
+    def prompt_micro_batches(self) -> int: ...
+
+    @property
+    def generation_micro_batches(self) -> int: ...
+
+    @property
+    def new_tokens(self) -> int: ...
+
+    @property
+    def prompt_s(self) -> float: ...
+
+    @property
+    def generation_s(self) -> float: ...
+
+    def runs(self) -> list[ScheduledRun]:
+        """In order of stage, then time."""
+
+    def figures(self) -> ScheduleFigures: ...
+
+    def formula_s(self) -> float:
+        """Seconds until the end by the schedule's formula."""
+
+    def grid(self, columns: int = 120) -> str:
+        """A line a stage, a column a tick."""
+
+def topology_table(tensor_parallel_size: int, pipeline_parallel_size: int) -> str:
+    """A rank a line, with its number in each group."""
+
+def rank_groups(tensor_parallel_size: int, pipeline_parallel_size: int) -> list[tuple[int, int]]:
+    """Of each rank its (tensor part, pipeline stage)."""
+
+def require_layout(spec: ModelSpec, tensor_parallel_size: int, pipeline_parallel_size: int) -> None:
+    """
+    Refuses ranks that the model cannot be shared by, naming the nearest that can.
+    """
+
 class Request:
     """Token ids and how to go on from them."""
 
@@ -1123,7 +1250,7 @@ class Client:
 class EngineConfig:
     """Limits and switches of an engine; see lamella.Engine."""
 
-    def __init__(self, *, dtype: DataType, kv_cache_dtype: DataType | None, weight_formats: Sequence[WeightFormat], deep_fusion: bool, sbi_gemm: bool = True, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None, kv_cache_memory: int | None = None, prefix_caching: bool = True) -> None:
+    def __init__(self, *, dtype: DataType, kv_cache_dtype: DataType | None, weight_formats: Sequence[WeightFormat], deep_fusion: bool, sbi_gemm: bool = True, max_num_seqs: int, max_model_len: int, max_num_batched_tokens: int, memory_budget: int | None = None, kv_cache_memory: int | None = None, prefix_caching: bool = True, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1, pipeline_schedule: str = 'hybrid', prompt_micro_batches: int = 0, generation_micro_batches: int = 0) -> None:
         """
         `weight_formats` has one entry a declared weight, in their order (choose_formats); empty: all as dtype.
         """
@@ -1160,6 +1287,12 @@ class EngineConfig:
 
     @property
     def prefix_caching(self) -> bool: ...
+
+    @property
+    def tensor_parallel_size(self) -> int: ...
+
+    @property
+    def pipeline_parallel_size(self) -> int: ...
 
 class EngineStats:
     """Counters of an engine."""
@@ -1250,9 +1383,21 @@ class Engine:
 
     def roofline(self) -> Roofline: ...
 
-    def plan_table(self) -> str: ...
+    def plan_tables(self) -> list[str]:
+        """The plan of each pipeline stage's first rank, as a table."""
 
-    def memory_table(self) -> str: ...
+    def record_stage_runs(self, record: bool) -> None:
+        """
+        Keeps from now on when each stage ran which step; what was kept before is forgotten.
+        """
+
+    def stage_runs(self) -> list[StageRun]:
+        """What was kept, in order of the runs' ends."""
+
+    def step_times(self) -> tuple[float, float]:
+        """
+        (seconds of a step of the first stage, and seconds more for each of its tokens), as learnt so far.
+        """
 
     def stats(self) -> EngineStats: ...
 
@@ -1262,11 +1407,17 @@ class Engine:
     @property
     def spec(self) -> ModelSpec: ...
 
+    def micro_batches(self, prompt_tokens: int, sequences: int) -> tuple[int, int]:
+        """
+        (of prompts, of generation): into how many micro-batches a pipeline would cut so much now.
+        """
+
     @property
     def device_name(self) -> str: ...
 
     @property
-    def threads(self) -> int: ...
+    def threads(self) -> int:
+        """Of all ranks together."""
 
 def open_engine(spec: ModelSpec, recipe: Sequence[WeightSource], tensors: TensorTable, config: EngineConfig, threads: int = 0, kernels: str | None = None, progress: Callable[[int, int], None] | None = None) -> Engine:
     """An engine with a checkpoint's weights."""

@@ -40,7 +40,17 @@ class Engine(Chatting, WholeInputs):
         max_num_batched_tokens: tokens of one step; longer prompts are cut into chunks, which changes no bit. Raised to
             `max_num_seqs`, so that every sequence can go on, and for encoders, which see an input whole, to
             `max_model_len`.
-        threads: None is every core that affinity and cgroup limits leave.
+        threads: None is every core that affinity and cgroup limits leave. Ranks share them, one each at least.
+        tensor_parallel_size: ranks that share every layer: each holds a part of its heads and of its MLP, and they add
+            up what they found. Ranks are threads of this process with weights and KV cache of their own.
+        pipeline_parallel_size: stages that share the layers; each may have several tensor ranks. Results are those of
+            one stage, bit for bit.
+        pipeline_schedule: how the stages are fed: "hybrid" sends a generated token's micro-batch back at once, and has
+            one count of micro-batches for prompts and one for generation; "single" has one for both; "training" also
+            waits for the last of a round before the next token. The latter two are there to compare with.
+        prompt_micro_batches: that count for prompts, 1 to 16; None chooses it from their lengths and from what steps
+            have taken so far. Schedules with one count take this one.
+        generation_micro_batches: the count for generation, likewise.
         seed: where requests without a seed draw theirs from.
         deep_fusion: False runs the plain plan, op by op.
         sbi_gemm: False multiplies few tokens as many are, in cache-sized blocks of weights; changes no bit, and is
@@ -53,7 +63,8 @@ class Engine(Chatting, WholeInputs):
     Raises:
         CheckpointError: missing, damaged, contradictory or unsupported model files.
         OutOfMemoryError: weights and KV cache exceed the budget; found before the first weight is read.
-        InvalidArgumentError: an option of a wrong type or outside its range.
+        InvalidArgumentError: an option of a wrong type or outside its range, and more ranks than the model can be
+            shared by: found before the first weight is read.
     """
 
     def __init__(
@@ -73,6 +84,11 @@ class Engine(Chatting, WholeInputs):
         max_model_len: int | None = EngineOptions.max_model_len,
         max_num_batched_tokens: int = EngineOptions.max_num_batched_tokens,
         threads: int | None = EngineOptions.threads,
+        tensor_parallel_size: int = EngineOptions.tensor_parallel_size,
+        pipeline_parallel_size: int = EngineOptions.pipeline_parallel_size,
+        pipeline_schedule: str = EngineOptions.pipeline_schedule,
+        prompt_micro_batches: int | None = EngineOptions.prompt_micro_batches,
+        generation_micro_batches: int | None = EngineOptions.generation_micro_batches,
         seed: int = EngineOptions.seed,
         deep_fusion: bool = EngineOptions.deep_fusion,
         sbi_gemm: bool = EngineOptions.sbi_gemm,
@@ -95,6 +111,11 @@ class Engine(Chatting, WholeInputs):
             max_model_len=max_model_len,
             max_num_batched_tokens=max_num_batched_tokens,
             threads=threads,
+            tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            pipeline_schedule=pipeline_schedule,
+            prompt_micro_batches=prompt_micro_batches,
+            generation_micro_batches=generation_micro_batches,
             seed=seed,
             deep_fusion=deep_fusion,
             sbi_gemm=sbi_gemm,

@@ -20,6 +20,7 @@ _KV_DTYPES = {**_DTYPES, "int8": _core.DataType.int8}
 #: Presets that have formats of their own for the head, if asked.
 _WITH_HEAD = ("int8", "int4", "int4_a8")
 QUANTIZATIONS = ("dequantize", "int8_weight_only", "int8", "int4", "int4_a8")
+PIPELINE_SCHEDULES = ("hybrid", "single", "training")
 _BYTE_UNITS = {
     "": 1,
     "B": 1,
@@ -51,6 +52,11 @@ class EngineOptions:
     max_model_len: int | None = None
     max_num_batched_tokens: int = 512
     threads: int | None = None
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    pipeline_schedule: str = "hybrid"
+    prompt_micro_batches: int | None = None
+    generation_micro_batches: int | None = None
     seed: int = 0
     deep_fusion: bool = True
     sbi_gemm: bool = True
@@ -61,9 +67,10 @@ class EngineOptions:
         one_of("dtype", self.dtype, ("auto", *_DTYPES))
         one_of("kv_cache_dtype", self.kv_cache_dtype, ("auto", *_KV_DTYPES))
         one_of("quantization", self.quantization, (None, *QUANTIZATIONS))
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
+        one_of("pipeline_schedule", self.pipeline_schedule, PIPELINE_SCHEDULES)
+        for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size"):
             self._keep(name, whole_number(name, getattr(self, name), -(2**31), 2**31 - 1))
-        for name in ("max_model_len", "threads"):
+        for name in ("max_model_len", "threads", "prompt_micro_batches", "generation_micro_batches"):
             if (value := getattr(self, name)) is not None:
                 self._keep(name, whole_number(name, value, -(2**31), 2**31 - 1))
                 if getattr(self, name) == 0:
@@ -123,6 +130,11 @@ class EngineOptions:
             if self.kv_cache_memory is None
             else parse_bytes(self.kv_cache_memory, "kv_cache_memory"),
             prefix_caching=self.prefix_caching,
+            tensor_parallel_size=self.tensor_parallel_size,
+            pipeline_parallel_size=self.pipeline_parallel_size,
+            pipeline_schedule=self.pipeline_schedule,
+            prompt_micro_batches=self.prompt_micro_batches or 0,
+            generation_micro_batches=self.generation_micro_batches or 0,
         )
 
 

@@ -1,6 +1,8 @@
 """Models known by their dimensions only, for plans, benchmarks and explanations without a checkpoint (`--shape NAME`).
 
-The GPT dimensions are those of the paper's Table I. A shape is a family and a config, so it needs no code of its own.
+The GPT dimensions are those of the paper's Tables I and II. A shape is a family and a config, so it needs no code of
+its own. Table II leaves out the heads: they are of 128 here, as in GPT-3's large models. Its numbers of layers of the
+8B and the 24B models stand in each other's row: only exchanged, as here, do they give the sizes beside them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from ._core import ModelSpec, validate
 from .config_json import MAX_BYTES, parse_object
 from .errors import InvalidArgumentError
 from .families import Config, Family, Weights, bert, family_of_config, gpt2, gpt_neo, gpt_neox, llama
+from .families import gpt_moe as paper_moe
 from .model_folder import ModelFolder
 
 
@@ -32,6 +35,11 @@ def _gpt(layers: int, hidden: int, heads: int, positions: int = 2048, vocab: int
         gpt2.FAMILY,
         {"n_layer": layers, "n_embd": hidden, "n_head": heads, "n_positions": positions, "vocab_size": vocab},
     )
+
+
+def _gpt_moe(layers: int, hidden: int) -> Shape:
+    base = _gpt(layers, hidden, hidden // 128)
+    return Shape(paper_moe.FAMILY, {**base.config, "num_experts": 128})
 
 
 def _bert(layers: int, token_types: int, tensors: tuple[str, ...] = ()) -> Shape:
@@ -75,6 +83,11 @@ SHAPES: dict[str, Shape] = {
     "gpt-87b": _gpt(48, 12288, 96),
     "lm-175b": _gpt(96, 12288, 96),
     "lm-530b": _gpt(105, 20480, 128),
+    "moe-1.3b-128": _gpt_moe(24, 2048),
+    "moe-2.4b-128": _gpt_moe(16, 3584),
+    "moe-8b-128": _gpt_moe(40, 4096),
+    "moe-24b-128": _gpt_moe(30, 8192),
+    "moe-47b-128": _gpt_moe(58, 8192),
     "llama-3.2-1b": Shape(
         llama.FAMILY,
         {

@@ -68,4 +68,65 @@ inline ModelSpec bert_like(int layers = 2) {
   return spec;
 }
 
+/// Every layer a mixture with renormalised weights.
+inline ModelSpec mixtral_like(int layers = 2) {
+  ModelSpec spec = llama_like(layers);
+  spec.family = "mixtral";
+  for (LayerSpec& layer : spec.layers) {
+    layer.mlp.intermediate = 0;
+    layer.mlp.experts = {.count = 5, .top_k = 2, .intermediate = 50, .router = RouterKind::softmax_top_k_renormalised};
+  }
+  return spec;
+}
+
+/// A gated shared expert beside experts whose weights are not renormalised.
+inline ModelSpec qwen_moe_like(int layers = 2) {
+  ModelSpec spec = llama_like(layers);
+  spec.family = "qwen2_moe";
+  for (LayerSpec& layer : spec.layers) {
+    layer.attention.qkv_bias = true;
+    layer.mlp.intermediate = 0;
+    layer.mlp.experts = {.count = 7, .top_k = 3, .intermediate = 34, .shared_intermediate = 50, .shared_gate = true};
+  }
+  return spec;
+}
+
+/// Norms of each head's queries and keys, or of a token's heads together, before experts.
+inline ModelSpec normed_heads(int layers, bool together) {
+  ModelSpec spec = mixtral_like(layers);
+  spec.family = together ? "olmoe" : "qwen3_moe";
+  for (LayerSpec& layer : spec.layers) {
+    layer.attention.query_norm = layer.attention.key_norm = rms_norm();
+    layer.attention.norm_across_heads = together;
+  }
+  return spec;
+}
+
+/// The paper's: dense and sparse layers in turn, one expert a token, biases.
+inline ModelSpec gpt_moe_like(int layers = 2) {
+  ModelSpec spec = gpt2_like(layers);
+  spec.family = "gpt_moe";
+  for (std::size_t i = 1; i < spec.layers.size(); i += 2) {
+    spec.layers[i].mlp.intermediate = 0;
+    spec.layers[i].mlp.experts = {.count = 6, .top_k = 1, .intermediate = 70, .router = RouterKind::top_1};
+  }
+  return spec;
+}
+
+/// Sigmoid scores with a bias of the choice, in parallel layers, and a shared expert that nothing gates, with biases.
+inline ModelSpec sigmoid_moe_like(int layers = 2) {
+  ModelSpec spec = neox_like(layers);
+  spec.family = "sigmoid_moe";
+  for (LayerSpec& layer : spec.layers) {
+    layer.mlp.intermediate = 0;
+    layer.mlp.experts = {.count = 9,
+                         .top_k = 4,
+                         .intermediate = 70,
+                         .router = RouterKind::sigmoid_with_bias,
+                         .scale = 1.5F,
+                         .shared_intermediate = 34};
+  }
+  return spec;
+}
+
 }  // namespace lamella::testing

@@ -46,6 +46,27 @@ def reference_greedy(
     return chosen, np.stack(rows)
 
 
+def routing_margin(model: transformers.PreTrainedModel, ids: Sequence[int]) -> float:
+    """How far apart the scores of the last expert that is chosen and of the first that is not are, at the least, in any
+    layer for any token of `ids`; infinite without such a choice. An error of that size may send a token elsewhere.
+    """
+    margins = [float("inf")]
+
+    def look(router: torch.nn.Module, _: object, found: tuple[torch.Tensor, ...]) -> None:
+        ordered = found[0].float().sort(dim=-1, descending=True).values
+        top_k = int(router.top_k)  # type: ignore[arg-type]
+        if top_k < ordered.shape[-1]:
+            margins.append(float((ordered[:, top_k - 1] - ordered[:, top_k]).min()))
+
+    routers = [module for module in model.modules() if type(module).__name__.endswith("TopKRouter")]
+    hooks = [router.register_forward_hook(look) for router in routers]
+    if routers:
+        reference_logits(model, ids)
+    for hook in hooks:
+        hook.remove()
+    return min(margins)
+
+
 def reference_greedy_given(
     model: transformers.PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]
 ) -> tuple[list[int], np.ndarray]:

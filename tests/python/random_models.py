@@ -38,6 +38,7 @@ def draw(
     rng = random.Random(f"{family}-{seed}")
     config, kind = FAMILIES[family](rng, fixed)
     model = kind(config).to(dtype)
+    model.set_experts_implementation("eager")  # the only one that computes in float64
     randomise(model, seed, gain)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, max_shard_size=rng.choice(["1GB", "40KB"]))
@@ -50,7 +51,9 @@ def randomise(model: transformers.PreTrainedModel, seed: int, gain: float) -> No
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 2:
+            if parameter.ndim == 3:  # [experts, outputs, inputs]
+                noise *= gain / parameter.shape[2] ** 0.5
+            elif parameter.ndim == 2:
                 embedding = any(word in name for word in ("embed", "wte", "wpe")) and "embed_out" not in name
                 stored_by_inputs = model.config.model_type == "gpt2" and ".c_" in name
                 inputs = parameter.shape[0] if stored_by_inputs else parameter.shape[1]
@@ -169,6 +172,80 @@ def _qwen2(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.Pret
     return transformers.Qwen2Config(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.Qwen2ForCausalLM
 
 
+def _experts(rng: random.Random) -> tuple[int, int]:
+    """Experts, and how many of them take a token."""
+    count = rng.randint(2, 6)
+    return count, rng.randint(1, count)
+
+
+def _mixtral(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    mistral, _ = _mistral(rng, {})
+    fields = mistral.to_dict()
+    fields.pop("model_type", None)
+    fields["num_hidden_layers"] = rng.randint(1, 3)
+    fields["num_local_experts"], fields["num_experts_per_tok"] = _experts(rng)
+    return transformers.MixtralConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.MixtralForCausalLM
+
+
+def _qwen2_moe(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    qwen2, _ = _qwen2(rng, {})
+    fields = qwen2.to_dict()
+    layers = rng.randint(1, 4)
+    for name in ("model_type", "layer_types"):
+        fields.pop(name, None)
+    fields["num_experts"], fields["num_experts_per_tok"] = _experts(rng)
+    fields |= {
+        "num_hidden_layers": layers,
+        "max_window_layers": rng.randint(0, layers),
+        "moe_intermediate_size": rng.choice([33, 64, 70]),
+        "shared_expert_intermediate_size": rng.choice([40, 64, 97]),
+        "decoder_sparse_step": rng.choice([1, 1, 2]),
+        "mlp_only_layers": rng.sample(range(layers), rng.randint(0, layers - 1)),
+        "norm_topk_prob": rng.random() < 0.5,
+        "qkv_bias": rng.random() < 0.7,
+    }
+    if fields["use_sliding_window"] and rng.random() < 0.5:
+        fields["layer_types"] = [rng.choice(["full_attention", "sliding_attention"]) for _ in range(layers)]
+    return transformers.Qwen2MoeConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.Qwen2MoeForCausalLM
+
+
+def _qwen3_moe(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    moe, _ = _qwen2_moe(rng, {})
+    fields = moe.to_dict()
+    for name in ("model_type", "layer_types", "shared_expert_intermediate_size", "qkv_bias", "max_window_layers"):
+        fields.pop(name, None)
+    heads = fields["num_attention_heads"]
+    fields |= {
+        "attention_bias": rng.random() < 0.4,
+        "head_dim": rng.choice([6, 10, 16, fields["hidden_size"] // heads]),
+        "use_sliding_window": rng.random() < 0.3,
+        "sliding_window": rng.choice(WINDOWS),
+    }
+    return transformers.Qwen3MoeConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.Qwen3MoeForCausalLM
+
+
+def _olmoe(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
+    kv_heads, group, head_dim = rng.choice([1, 2, 3]), rng.choice([1, 2, 3]), rng.choice([6, 8, 10, 16, 22])
+    count, top_k = _experts(rng)
+    fields: dict[str, Any] = {
+        "vocab_size": rng.randrange(90, 400),
+        "hidden_size": kv_heads * group * head_dim,
+        "num_attention_heads": kv_heads * group,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": rng.randint(1, 3),
+        "intermediate_size": rng.choice([33, 61, 70]),
+        "attention_bias": rng.random() < 0.4,
+        "tie_word_embeddings": rng.random() < 0.5,
+        "rms_norm_eps": rng.choice([1e-6, 1e-5]),
+        "max_position_embeddings": 160,
+        "rope_parameters": {"rope_type": "default", "rope_theta": rng.choice([10000.0, 500000.0])},
+        "num_experts": count,
+        "num_experts_per_tok": top_k,
+        "norm_topk_prob": rng.random() < 0.5,
+    }
+    return transformers.OlmoeConfig(**{**fields, **NO_SPECIAL_IDS, **fixed}), transformers.OlmoeForCausalLM
+
+
 def _gpt_neo(rng: random.Random, fixed: dict[str, Any]) -> tuple[transformers.PretrainedConfig, Callable[..., Any]]:
     heads = rng.choice([1, 3, 5])
     types = rng.choice(
@@ -238,8 +315,21 @@ FAMILIES: dict[str, Callable[[random.Random, dict[str, Any]], tuple[Any, Callabl
     "gpt_neox": _gpt_neox,
     "llama": _llama,
     "mistral": _mistral,
+    "mixtral": _mixtral,
+    "olmoe": _olmoe,
     "qwen2": _qwen2,
+    "qwen2_moe": _qwen2_moe,
+    "qwen3_moe": _qwen3_moe,
     "bert": _bert,
+}
+
+# Where a comparison is with rounded numbers, every expert takes every token: which of two experts of nearly equal
+# scores is chosen would decide about errors of any size.
+ALL_EXPERTS: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 4},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 4},
+    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 4},
+    "qwen3_moe": {"num_local_experts": 4, "num_experts_per_tok": 4},
 }
 
 _GGUF_NAMES = {

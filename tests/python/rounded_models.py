@@ -48,6 +48,10 @@ def in_int8(model: transformers.PreTrainedModel, inputs: bool) -> transformers.P
             module.weight.data = _rounded(module.weight.data, 1)
         elif isinstance(module, transformers.pytorch_utils.Conv1D):
             module.weight.data = _rounded(module.weight.data, 0)
+        elif hasattr(module, "gate_up_proj") and hasattr(module, "down_proj"):  # experts; their inputs are left alone
+            for matrices in (module.gate_up_proj, module.down_proj):
+                matrices.data = _rounded(matrices.data, 2)
+            continue
         else:
             continue
         if inputs:

@@ -75,8 +75,12 @@ def linear(x: Array, w: dict[str, Array], name: str) -> Array:
 
 def attention(x: Array, spec: _core.AttentionSpec, w: dict[str, Array], at: str) -> Array:
     count = len(x)
-    q = linear(x, w, at + "query").reshape(count, spec.heads, spec.head_dim)
-    k = linear(x, w, at + "key").reshape(count, spec.kv_heads, spec.head_dim)
+    q, k = linear(x, w, at + "query"), linear(x, w, at + "key")
+    if spec.norm_across_heads:
+        q, k = norm(q, spec.query_norm, w, at + "query_norm"), norm(k, spec.key_norm, w, at + "key_norm")
+    q, k = q.reshape(count, spec.heads, spec.head_dim), k.reshape(count, spec.kv_heads, spec.head_dim)
+    if not spec.norm_across_heads:
+        q, k = norm(q, spec.query_norm, w, at + "query_norm"), norm(k, spec.key_norm, w, at + "key_norm")
     v = linear(x, w, at + "value").reshape(count, spec.kv_heads, spec.head_dim)
     if spec.rope is not None:
         q, k = rotate(q, spec.rope), rotate(k, spec.rope)
@@ -114,8 +118,26 @@ ACTIVATIONS = {
 }
 
 
-def mlp(x: Array, spec: _core.MlpSpec, w: dict[str, Array], at: str) -> Array:
+def mlp(x: Array, spec: _core.MlpSpec, w: dict[str, Array], at: str, kind: str = "mlp") -> Array:
+    if spec.experts is not None and kind == "mlp" and at + "router" in w:
+        return experts(x, spec, spec.experts, w, at)
     act = ACTIVATIONS[spec.activation]
-    up = linear(x, w, at + "mlp_up")
-    inner = act(linear(x, w, at + "mlp_gate")) * up if spec.gated else act(up)
-    return linear(inner, w, at + "mlp_down")
+    up = linear(x, w, at + kind + "_up")
+    inner = act(linear(x, w, at + kind + "_gate")) * up if spec.gated else act(up)
+    return linear(inner, w, at + kind + "_down")
+
+
+def experts(x: Array, spec: _core.MlpSpec, mixture: _core.ExpertsSpec, w: dict[str, Array], at: str) -> Array:
+    """Softmax routers, which are those of the families here."""
+    scores = np.exp(linear(x, w, at + "router"))
+    scores /= scores.sum(-1, keepdims=True)
+    chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : mixture.top_k]
+    weights = np.take_along_axis(scores, chosen, axis=-1)
+    if mixture.router == _core.RouterKind.softmax_top_k_renormalised:
+        weights /= weights.sum(-1, keepdims=True)
+    each = np.stack([mlp(x, spec, w, f"{at}experts.{e}.") for e in range(mixture.count)], axis=1)
+    y = (np.take_along_axis(each, chosen[..., None], axis=1) * weights[..., None]).sum(axis=1)
+    if mixture.shared_intermediate:
+        gate = 1 / (1 + np.exp(-linear(x, w, at + "shared_router"))) if mixture.shared_gate else 1.0
+        y = y + gate * mlp(x, spec, w, at, "shared")
+    return y

@@ -51,6 +51,38 @@ FIXED: dict[str, dict[str, Any]] = {
     },
     "mistral": {**LLAMA, "intermediate_size": 40, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     "qwen2": {**LLAMA, "layer_types": ["full_attention", "sliding_attention"], "use_sliding_window": True},
+    "mixtral": {
+        **LLAMA,
+        "intermediate_size": 40,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+    "qwen2_moe": {
+        **LLAMA,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 40,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "layer_types": ["full_attention", "full_attention"],
+        "use_sliding_window": False,
+    },
+    "qwen3_moe": {
+        **LLAMA,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 40,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "use_sliding_window": False,
+    },
+    "olmoe": {
+        **{name: value for name, value in LLAMA.items() if name != "head_dim"},
+        "intermediate_size": 40,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    },
     "gpt_neo": {"hidden_size": 24, "num_heads": 4, "num_layers": 2, "attention_types": [[["global", "local"], 1]]},
     "bert": {"hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 330},
 }
@@ -82,6 +114,43 @@ def refused(folder: Path | str, code: str, *words: str) -> None:
     assert raised.value.code == code, raised.value
     for word in words:
         assert word in str(raised.value), raised.value
+
+
+# "experts/top-k mismatch" of row B1, beside the sizes of experts.
+MIXTURE_LIES: list[tuple[str, dict[str, Any], str]] = [
+    ("mixtral", {"num_experts_per_tok": 5}, "num_experts_per_tok is 5, expected at most the number of experts, 4"),
+    ("mixtral", {"num_experts_per_tok": 0}, "num_experts_per_tok"),
+    ("mixtral", {"num_local_experts": 0}, "num_local_experts"),
+    ("mixtral", {"num_local_experts": 10**9}, "experts.count"),
+    ("mixtral", {"num_local_experts": 5}, "block_sparse_moe.experts.4.w1.weight: missing"),
+    ("mixtral", {"num_local_experts": 3}, "block_sparse_moe.gate.weight: expected shape [3, 24], found [4, 24]"),
+    ("mixtral", {"num_local_experts": "REMOVED"}, "num_local_experts is missing"),
+    ("mixtral", {"intermediate_size": 41}, "experts.0.w1.weight: expected shape [41, 24], found [40, 24]"),
+    ("qwen2_moe", {"num_experts_per_tok": 5}, "num_experts_per_tok is 5, expected at most the number of experts, 4"),
+    ("qwen2_moe", {"moe_intermediate_size": 39}, "experts.0.gate_proj.weight: expected shape [39, 24], found [40, 24]"),
+    ("qwen2_moe", {"shared_expert_intermediate_size": 0}, "shared_expert_intermediate_size"),
+    ("qwen2_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+    ("qwen2_moe", {"decoder_sparse_step": 2}, "layers.0.mlp.gate_proj.weight: missing"),
+    ("qwen2_moe", {"mlp_only_layers": [2]}, "mlp_only_layers"),
+    ("qwen2_moe", {"mlp_only_layers": [0, 0]}, "mlp_only_layers"),
+    ("qwen2_moe", {"mlp_only_layers": [True]}, "mlp_only_layers"),
+    ("qwen2_moe", {"norm_topk_prob": 1}, "norm_topk_prob"),
+    ("qwen3_moe", {"num_experts": 3}, "num_local_experts is 4, expected 3"),
+    ("qwen3_moe", {"num_experts_per_tok": 5}, "num_experts_per_tok is 5, expected at most the number of experts, 4"),
+    ("qwen3_moe", {"head_dim": 8}, "self_attn.q_proj.weight: expected shape [32, 24], found [24, 24]"),
+    ("olmoe", {"num_key_value_heads": 4}, "self_attn.k_norm.weight: expected shape [24], found [12]"),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "said"), MIXTURE_LIES)
+def test_b1_experts_that_contradict_the_checkpoint_are_refused(
+    model: Callable[..., Path], family: str, changes: dict[str, Any], said: str
+) -> None:
+    refused(model(family, **changes), "INVALID_CHECKPOINT", said)
+
+
+def test_b2_olmoe_with_clipped_queries_is_refused(model: Callable[..., Path]) -> None:
+    refused(model("olmoe", clip_qkv=8.0), "UNSUPPORTED_MODEL", "clip_qkv is 8.0")
 
 
 BY_TYPES = {"attention_layers": "REMOVED"}  # which transformers writes too, and goes by

@@ -25,7 +25,19 @@ from lamella.engine_options import QUANTIZATIONS
 
 PRESETS = (None, *QUANTIZATIONS)
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-FAMILIES = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "bert")
+FAMILIES = (
+    "gpt2",
+    "gpt_neo",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmoe",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3_moe",
+    "bert",
+)
 TEXTS = ("the quick brown fox", "hello 1234 caf\N{LATIN SMALL LETTER E WITH ACUTE}", "")
 
 

@@ -333,6 +333,107 @@ struct BiasResidualArgs {
   std::int64_t tokens, width;
 };
 
+// ---- mixtures of experts (the paper's V-C) ---------------------------------------------------------------------------
+
+/// How tokens choose experts (RouterKind says what the kinds are).
+struct Routing {
+  RouterKind kind;
+  std::int64_t experts, top_k;
+  float scale;
+  const float* bias;  // [experts]; sigmoid_with_bias only
+};
+/// Added to the sum that sigmoid_with_bias divides by.
+inline constexpr float least_sum = 1e-20F;
+
+struct RouteArgs {
+  const float* logits;  // [tokens][experts]
+  Routing routing;
+  std::int32_t* chosen;  // [tokens][top_k]: experts, the best first
+  float* weights;  // [tokens][top_k]
+  std::int64_t tokens;
+};
+
+/// Where tokens' rows go, in the order by expert and within an expert by token.
+struct Placed {
+  void* rows;  // [tokens * top_k][width]
+  std::int32_t* offsets;  // [experts + 1]: each expert's first row
+  std::int32_t* places;  // [tokens][top_k]: the row of each choice
+};
+
+/// Two phases: counting, and copying.
+struct DispatchArgs {
+  const void* x;  // [tokens][width]
+  const std::int32_t* chosen;  // [tokens][top_k]
+  Routing routing;  // experts and top_k count
+  Placed to;
+  std::int64_t tokens, width;
+};
+
+/// Which rows are whose.
+struct Experts {
+  const std::int32_t* offsets;  // [count + 1]
+  std::int64_t count;
+};
+
+/// Rows of expert e times its matrix, plus its bias.
+struct ExpertLinearArgs {
+  const void* x;  // [tokens][inputs]
+  Experts experts;
+  const WeightAndBias* linears;  // [experts.count], all of one shape
+  void* y;  // [tokens][outputs], T or float
+  bool y_f32;
+  std::int64_t tokens;  // rows of all experts together
+  bool sbi_gemm = true;
+};
+
+/// Both linears before the activation.
+struct ExpertUpArgs {
+  const void* x;  // [tokens][inputs]
+  Experts experts;
+  const WeightAndBias* gates;  // [experts.count]; nullptr: not gated
+  const WeightAndBias* ups;  // [experts.count]
+  Activation activation;
+  void* y;  // [tokens][outputs]
+  std::int64_t tokens;  // rows of all experts together
+  bool sbi_gemm = true;
+};
+
+/// y = sum over j of weights[t][j] * rows[places[t][j]], in order, in fp32, plus the shared expert's, plus the residual.
+struct CombineArgs {
+  const float* rows;  // [tokens * top_k][width]
+  const std::int32_t* places;  // [tokens][top_k]
+  const float* weights;  // [tokens][top_k]
+  const float* shared;  // [tokens][width] or nullptr
+  const float* shared_gate;  // [tokens]: logits of what multiplies it; nullptr: 1
+  const void* residual;  // [tokens][width] or nullptr
+  void* y;  // [tokens][width], T or float
+  bool y_f32;
+  std::int64_t tokens, width, top_k;
+};
+
+/// Norm, the router's linear, choice and dispatch: all of them but the way back. Two phases behind those of the linear.
+struct NormRouteArgs {
+  const void* x;  // [tokens][width]
+  NormKind norm;
+  const float *norm_weight, *norm_bias;
+  float eps;
+  PackedMatrix router;  // [experts][width]
+  PackedMatrix shared_router;  // [1][width] or no data
+  float* shared_gate;  // [tokens] or nullptr
+  Routing routing;
+  Placed to;
+  float* weights;  // [tokens][top_k]
+  std::int64_t tokens;
+  bool shared_inputs = false;  // only where both matrices have one format
+  bool sbi_gemm = true;
+};
+
+/// Bytes at the end of the memory that workers share: of tokens their logits and choices, of workers what they counted.
+[[nodiscard, gnu::always_inline]] constexpr std::int64_t route_room(std::int64_t tokens, std::int64_t experts,
+                                                                    std::int64_t top_k, std::int64_t workers) noexcept {
+  return (tokens * (experts + top_k) + workers * experts) * 4;
+}
+
 /// Region head: linear, bias, best token: y is what BestTokenArgs says of the logits x W^T + bias, which are fp32.
 struct GreedyHeadArgs {
   const void* x;  // [tokens][inputs]
@@ -350,6 +451,7 @@ struct GreedyHeadArgs {
 [[nodiscard]] bool share_inputs(const NormMlpUpArgs& args) noexcept;
 [[nodiscard]] bool share_inputs(const OutputResidualArgs& args) noexcept;
 [[nodiscard]] bool share_inputs(const GreedyHeadArgs& args) noexcept;
+[[nodiscard]] bool share_inputs(const NormRouteArgs& args) noexcept;
 
 /// Whether this many workers should share out the parts of contexts instead of queries: a function of shapes alone, with
 /// `kv_tokens` in all contexts together. Where the KV heads divide by the workers, whole heads are even shares.
@@ -359,10 +461,13 @@ struct GreedyHeadArgs {
 [[nodiscard, gnu::always_inline]] constexpr int input_phases(std::int64_t tokens, bool shared_inputs) noexcept {
   return shared_inputs ? static_cast<int>(2 * ((tokens + shared_tile_tokens - 1) / shared_tile_tokens)) : 1;
 }
-/// Phases of a call: where contexts are split, and in a greedy head, one more to bring together what workers found.
+/// Phases of a call: where contexts are split, and in a greedy head, one more to bring together what workers found; where
+/// tokens are dispatched, one to count their choices and one to copy their rows.
 template <typename Args>
 [[nodiscard]] int phases(const Args& args) noexcept {
   if constexpr (requires { args.split; }) return args.split ? 2 : 1;
+  if constexpr (std::is_same_v<Args, DispatchArgs>) return 2;
+  if constexpr (std::is_same_v<Args, NormRouteArgs>) return input_phases(args.tokens, args.shared_inputs) + 2;
   if constexpr (std::is_same_v<Args, GreedyHeadArgs>) return input_phases(args.tokens, args.shared_inputs) + 1;
   if constexpr (requires { args.shared_inputs; }) return input_phases(args.tokens, args.shared_inputs);
   return 1;
@@ -403,6 +508,13 @@ struct KernelTable {
   void (*output_residual)(const OutputResidualArgs&, const Worker&);
   void (*bias_residual)(const BiasResidualArgs&, const Worker&);
   void (*greedy_head)(const GreedyHeadArgs&, const Worker&);
+  void (*route)(const RouteArgs&, const Worker&);
+  void (*dispatch)(const DispatchArgs&, const Worker&);
+  void (*expert_linear)(const ExpertLinearArgs&, const Worker&);
+  void (*combine)(const CombineArgs&, const Worker&);
+  void (*norm_route)(const NormRouteArgs&, const Worker&);
+  void (*expert_up)(const ExpertUpArgs&, const Worker&);
+  void (*combine_residual)(const CombineArgs&, const Worker&);
   LinearWay (*linear_way)(const WeightFormat&, std::int64_t tokens, bool sbi_gemm);
   Arithmetic (*attention_arithmetic)(DataType kv);
 };
@@ -416,6 +528,7 @@ struct ScratchBounds {
   std::int64_t max_rows = 0;  // of a step, where a greedy head treats them
   std::int64_t max_context = 0;  // of a sequence
   std::int64_t split_group = 0;  // query heads of a KV head, at most, where contexts may be split
+  std::int64_t max_experts = 0, max_top_k = 0;  // of a mixture
   std::int64_t workers = 1;
 };
 [[nodiscard]] std::size_t scratch_bytes(const ScratchBounds& bounds);

@@ -32,6 +32,13 @@ constexpr KernelTable reference_table = {.name = "reference",
                                          .output_residual = nullptr,
                                          .bias_residual = nullptr,
                                          .greedy_head = nullptr,
+                                         .route = reference::route,
+                                         .dispatch = reference::dispatch,
+                                         .expert_linear = reference::expert_linear,
+                                         .combine = reference::combine,
+                                         .norm_route = nullptr,
+                                         .expert_up = nullptr,
+                                         .combine_residual = nullptr,
                                          .linear_way = nullptr,
                                          .attention_arithmetic = nullptr};
 

@@ -41,7 +41,11 @@ std::size_t shared_bytes(const ScratchBounds& bounds) {
                      kept = bounds.workers * (parts + 1) * std::min(bounds.split_group, attention_tile_rows) *
                             kept_row(kv_padded(bounds.max_head_dim)) * 4;
   const std::int64_t best = lines(bounds.workers * bounds.max_rows * 8);  // kernels/vector/greedy_head.h
-  return static_cast<std::size_t>(std::max(inputs + best, kept));
+  const std::int64_t routed =
+      bounds.max_experts == 0
+          ? 0
+          : lines(route_room(bounds.max_tokens, bounds.max_experts, bounds.max_top_k, bounds.workers));
+  return static_cast<std::size_t>(std::max(inputs + std::max(best, routed), kept));
 }
 
 bool split_contexts(const AttentionArgs& args, std::int64_t kv_tokens, int workers) noexcept {
@@ -65,5 +69,10 @@ bool share_inputs(const NormMlpUpArgs& args) noexcept {
 bool share_inputs(const OutputResidualArgs& args) noexcept { return args.tokens >= shared_inputs_from; }
 
 bool share_inputs(const GreedyHeadArgs& args) noexcept { return args.tokens >= shared_inputs_from; }
+
+bool share_inputs(const NormRouteArgs& args) noexcept {
+  return args.tokens >= shared_inputs_from &&
+         (args.shared_router.data == nullptr || args.shared_router.format == args.router.format);
+}
 
 }  // namespace lamella::cpu

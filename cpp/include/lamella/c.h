@@ -82,6 +82,7 @@ typedef struct lamella_engine_options {
   uint64_t kv_cache_memory; /* bytes; 0: what fits */
   int32_t prefix_caching;   /* 0 or 1 */
   int32_t kv_cache_dtype;   /* LAMELLA_DTYPE_; AUTO: as the dtype */
+  int32_t tensor_parallel_size, pipeline_parallel_size;
 } lamella_engine_options;
 
 /* Writes the defaults. `struct_size` is the caller's sizeof(lamella_engine_options). */

@@ -28,8 +28,12 @@ namespace lamella {
 
 /// Limits and switches of an engine. Engine::open() refuses what lies outside a range, naming the field.
 struct EngineOptions {
-  /// Threads that compute, 0 to 1024; 0: every core that affinity and cgroup limits leave to the process.
+  /// Threads that compute, 0 to 1024; 0: every core that affinity and cgroup limits leave to the process. Ranks share them, and
+  /// have one each at least.
   int threads = 0;
+  /// Ranks that share every layer, and stages that share the layers: threads of this process, each with its own part of the
+  /// weights and of the KV cache. As many ranks as their product, at most as many as the model has heads, and layers.
+  int tensor_parallel_size = 1, pipeline_parallel_size = 1;
   /// Of activations: f32, f16 or bf16; nothing: the store's. Weights keep the store's formats.
   std::optional<DataType> dtype = {};
   /// In which the KV cache holds K and V: f32, f16, bf16 or i8, which has a scale for every token and head and halves a

@@ -78,6 +78,7 @@ void fields(Visit& visit, As<AttentionSpec> auto& s) {
   visit("key_norm", s.key_norm);
   visit("window", s.window);
   visit("logit_softcap", s.logit_softcap);
+  visit.newer("norm_across_heads", s.norm_across_heads);
 }
 template <typename Visit>
 void fields(Visit& visit, As<ExpertsSpec> auto& s) {
@@ -85,7 +86,9 @@ void fields(Visit& visit, As<ExpertsSpec> auto& s) {
   visit("top_k", s.top_k);
   visit("intermediate", s.intermediate);
   visit("router", s.router);
+  visit("scale", s.scale);
   visit("shared_intermediate", s.shared_intermediate);
+  visit("shared_gate", s.shared_gate);
 }
 template <typename Visit>
 void fields(Visit& visit, As<MlpSpec> auto& s) {
@@ -159,6 +162,12 @@ struct Writer {
     write(field);
   }
 
+  /// A field that older stores do not have: left out where it says nothing.
+  template <typename Field>
+  void newer(std::string_view name, const Field& field) {
+    if (field != Field{}) (*this)(name, field);
+  }
+
   void write(bool value) { text += value ? "true" : "false"; }
   void write(float value) { write(static_cast<double>(value)); }  // all its digits: readers round to double first
   /// With an exponent where the digits alone would be no 64-bit integer, which readers refuse (J4).
@@ -227,6 +236,11 @@ class Reader {
     if (found == members_.end()) refuse(at, "is missing");
     read(found->second, at, field);
     members_.erase(found);
+  }
+
+  template <typename Field>
+  void newer(std::string_view name, Field& field) {
+    if (members_.contains(name)) (*this)(name, field);
   }
 
   template <typename Record>

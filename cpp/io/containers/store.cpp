@@ -54,7 +54,7 @@ std::string store_digest(const StoreHeader& header) {
   line();
   line("dtype ", to_string(header.dtype));
   for (const StoreSegment& segment : header.segments)
-    line("segment ", segment_name(segment.layer, segment.segment), ' ', segment.bytes, ' ', hex(segment.xxh64));
+    line("segment ", segment_name(segment), ' ', segment.bytes, ' ', hex(segment.xxh64));
   for (const StoreWeight& weight : header.weights)
     line("weight ", to_string(weight.id), ' ', weight.offset, ' ', to_json(weight.format));
   return concat(digest_prefix, hex(hash.digest()));

@@ -32,6 +32,7 @@ inline constexpr std::uint64_t store_line = 64;  // weights begin at multiples, 
 struct StoreSegment {
   std::int32_t layer = -1;  // -1: outside the layers
   Segment segment = Segment::embedding;
+  std::int32_t expert = -1;  // whose segment it is; -1: no expert's
   std::uint64_t offset = 0;  // from the start of the file
   std::uint64_t bytes = 0;  // without the padding that follows
   std::uint64_t xxh64 = 0;  // of these bytes
@@ -93,8 +94,8 @@ struct StoreHeader {
   return (64 + metadata_bytes + store_page - 1) / store_page * store_page;
 }
 
-/// "layers.3.mlp_up", "embedding".
-[[nodiscard]] std::string segment_name(std::int32_t layer, Segment segment);
+/// "layers.3.mlp_up", "layers.3.experts.7", "embedding".
+[[nodiscard]] std::string segment_name(const StoreSegment& segment);
 
 // How refusals of stores end.
 inline constexpr std::string_view pack_again = "; pack the model again with this version";

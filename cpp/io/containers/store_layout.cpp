@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "io/refuse.h"
@@ -15,10 +16,10 @@ std::uint64_t up_to_multiple(std::uint64_t bytes, std::uint64_t unit) {
   return checked_add(bytes, unit - 1, "a packed store's size") / unit * unit;
 }
 
-/// Embedding, the layers' segments in their enum's order, head.
-std::pair<std::int64_t, Segment> place_of(const WeightDeclaration& weight) noexcept {
+/// Embedding, the layers' segments in their enum's order and each expert's by itself, head.
+std::tuple<std::int64_t, Segment, std::int32_t> place_of(const WeightDeclaration& weight) noexcept {
   const std::int64_t outside = weight.segment == Segment::embedding ? -1 : std::numeric_limits<std::int32_t>::max();
-  return {weight.id.layer < 0 ? outside : weight.id.layer, weight.segment};
+  return {weight.id.layer < 0 ? outside : weight.id.layer, weight.segment, weight.id.expert};
 }
 
 /// validate() keeps a matrix below 2^48 elements, so its layout, at most 2^55 bytes, cannot overflow.
@@ -91,9 +92,9 @@ class LayoutCheck {
             expected.size());
     for (std::size_t i = 0; i < expected.size(); ++i) {
       const StoreSegment &segment = header_.segments[i], &wanted = expected[i];
-      const std::string what = concat("segments[", i, "]"), wanted_name = segment_name(wanted.layer, wanted.segment);
-      require(segment.layer == wanted.layer && segment.segment == wanted.segment, what, "is",
-              segment_name(segment.layer, segment.segment), wanted_name);
+      const std::string what = concat("segments[", i, "]"), wanted_name = segment_name(wanted);
+      require(segment.layer == wanted.layer && segment.segment == wanted.segment && segment.expert == wanted.expert,
+              what, "is", segment_name(segment), wanted_name);
       require(segment.offset == wanted.offset, what, "has the offset", segment.offset,
               concat(wanted.offset, " for ", wanted_name));
       require(segment.bytes == wanted.bytes, what, "has bytes", segment.bytes,
@@ -111,8 +112,10 @@ class LayoutCheck {
 
 }  // namespace
 
-std::string segment_name(std::int32_t layer, Segment segment) {
-  return layer < 0 ? std::string(to_string(segment)) : concat("layers.", layer, ".", to_string(segment));
+std::string segment_name(const StoreSegment& segment) {
+  std::string name(to_string(segment.segment));
+  if (segment.expert >= 0) name += concat(".", segment.expert);
+  return segment.layer < 0 ? name : concat("layers.", segment.layer, ".", name);
 }
 
 std::vector<PlacedWeight> in_store_order(const ModelSpec& model) {
@@ -148,7 +151,8 @@ void lay_out(StoreHeader& header, std::span<const PlacedWeight> declared) {
     const WeightDeclaration& weight = declared[i].declaration;
     if (i == 0 || place_of(weight) != place_of(declared[i - 1].declaration)) {
       close_segment();
-      header.segments.push_back({.layer = weight.id.layer, .segment = weight.segment, .offset = file_end});
+      header.segments.push_back(
+          {.layer = weight.id.layer, .segment = weight.segment, .expert = weight.id.expert, .offset = file_end});
     }
     StoreSegment& segment = header.segments.back();
     StoreWeight& placed = header.weights[i];

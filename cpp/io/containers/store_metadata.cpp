@@ -30,8 +30,8 @@ constexpr std::array<std::string_view, 3> names_of<Offset>{"none", "minimum", "z
 template <>
 constexpr std::array<std::string_view, 3> names_of<LinearInput>{"dtype", "int8", "int8_rotated"};
 template <>
-constexpr std::array<std::string_view, 6> names_of<Segment>{"embedding", "norms_qkv", "attention_output",
-                                                            "mlp_up",    "mlp_down",  "head"};
+constexpr std::array<std::string_view, 8> names_of<Segment>{"embedding", "norms_qkv",     "attention_output", "mlp_up",
+                                                            "mlp_down",  "shared_expert", "experts",          "head"};
 
 template <typename Enum>
 std::string_view name(Enum value) {
@@ -40,6 +40,7 @@ std::string_view name(Enum value) {
 
 constexpr std::size_t most_texts = 64, longest_key = 256, longest_value = 4096;
 constexpr std::size_t hash_digits = 16;
+constexpr std::string_view expert_of = "experts.";  // before its number, in the names of segments and weights
 
 // ---- writing -------------------------------------------------------------------------------------------------------------
 
@@ -81,6 +82,11 @@ std::optional<WeightId> weight_named(std::string_view text) {
     const auto [stop, error] = std::from_chars(text.data() + layers.size(), end, id.layer);
     if (error != std::errc() || stop == end) return std::nullopt;
     slot = {stop + 1, end};
+    if (slot.starts_with(expert_of)) {
+      const auto [last, wrong] = std::from_chars(slot.data() + expert_of.size(), end, id.expert);
+      if (wrong != std::errc() || last == end) return std::nullopt;
+      slot = {last + 1, end};
+    }
   }
   for (int i = 0; i <= static_cast<int>(Slot::pooler_bias); ++i) {
     id.slot = static_cast<Slot>(i);
@@ -225,13 +231,28 @@ class MetadataReader {
     value.each([&](json::Value item) { out.push_back(read(item, Place{.list = list, .index = out.size()})); });
   }
 
+  /// Of "experts.7"; nothing for other segments. A layout with other experts than the model's is refused later on.
+  static std::optional<std::int32_t> expert_number(std::string_view segment) {
+    if (!segment.starts_with(expert_of)) return std::nullopt;
+    std::int32_t number = -1;
+    const char* const end = segment.data() + segment.size();
+    const auto [stop, error] = std::from_chars(segment.data() + expert_of.size(), end, number);
+    const bool whole = error == std::errc() && stop == end && segment == concat(expert_of, number);
+    return whole ? std::optional(number) : std::nullopt;
+  }
+
   StoreSegment segment(json::Value value, Place place) const {
     const auto [layer, name, offset, bytes, sum] =
         members<5>(value, place, {"layer", "segment", "offset", "bytes", "xxh64"});
     const auto at = [&](std::string_view field) { return Place{place.list, place.index, field}; };
     const bool outside = layer.is(json::Kind::number) && layer.number() == json::Number(std::int64_t{-1});
+    const std::optional<std::int32_t> expert = expert_number(text(name, at("segment")));
+    const Segment kind = expert ? Segment::experts : named<Segment>(name, at("segment"));
+    if (kind == Segment::experts && !expert)
+      fail(name, at("segment"), "\"experts\" is unknown to this version of Lamella: expected one with a number");
     return {.layer = outside ? -1 : number<std::int32_t>(layer, at("layer")),
-            .segment = named<Segment>(name, at("segment")),
+            .segment = kind,
+            .expert = expert.value_or(-1),
             .offset = number<std::uint64_t>(offset, at("offset")),
             .bytes = number<std::uint64_t>(bytes, at("bytes")),
             .xxh64 = hash(sum, at("xxh64"))};
@@ -291,9 +312,9 @@ std::string store_metadata(const StoreHeader& header, std::string_view digest) {
   }
   out += concat("},\n\"digest\":\"", escaped(digest), "\",\n\"segments\":[");
   for (std::string_view comma; const StoreSegment& segment : header.segments) {
-    out +=
-        concat(comma, "\n", R"({"layer":)", segment.layer, R"(,"segment":")", name(segment.segment), R"(","offset":)",
-               segment.offset, R"(,"bytes":)", segment.bytes, R"(,"xxh64":")", hex(segment.xxh64), "\"}");
+    out += concat(comma, "\n", R"({"layer":)", segment.layer, R"(,"segment":")", name(segment.segment),
+                  segment.expert < 0 ? "" : concat(".", segment.expert), R"(","offset":)", segment.offset,
+                  R"(,"bytes":)", segment.bytes, R"(,"xxh64":")", hex(segment.xxh64), "\"}");
     comma = ",";
   }
   out += "],\n\"weights\":[";

@@ -17,8 +17,8 @@ namespace {
 constexpr std::uint64_t step_bytes = 1 << 20;
 
 std::string described(const StoreSegment& segment) {
-  return concat("segment ", segment_name(segment.layer, segment.segment), " (bytes ", segment.offset, " to ",
-                segment.offset + segment.bytes, " of the file)");
+  return concat("segment ", segment_name(segment), " (bytes ", segment.offset, " to ", segment.offset + segment.bytes,
+                " of the file)");
 }
 
 struct Range {

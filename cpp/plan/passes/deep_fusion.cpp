@@ -52,6 +52,22 @@ constexpr std::array rules = {
          OpKind::linear,
          {OpKind::linear, OpKind::add_bias, OpKind::best_token, OpKind::best_token, OpKind::best_token},
          {OpKind::best_token, OpKind::best_token}},
+    // A mixture of experts (the paper's V-C): all but the last transform of the layout is one op.
+    Rule{Region::route,
+         OpKind::norm_route,
+         OpKind::route,
+         {OpKind::norm, OpKind::linear, OpKind::route, OpKind::dispatch, OpKind::dispatch},
+         {OpKind::dispatch, OpKind::dispatch}},
+    Rule{Region::experts,
+         OpKind::expert_up,
+         OpKind::expert_linear,
+         {OpKind::expert_linear, OpKind::activate, OpKind::activate_gated, OpKind::activate, OpKind::activate},
+         {OpKind::activate, OpKind::activate_gated}},
+    Rule{Region::combine,
+         OpKind::combine_residual,
+         OpKind::combine,
+         {OpKind::combine, OpKind::residual, OpKind::residual, OpKind::residual, OpKind::residual},
+         {OpKind::residual, OpKind::residual}},
 };
 
 template <typename Range, typename Value>
@@ -73,6 +89,11 @@ bool fits(const Rule& rule, Run run) {
 const Rule* rule_for(Run run, const Plan& plan) {
   const auto rule = std::ranges::find_if(rules, [&](const Rule& any) { return fits(any, run); });
   if (rule == rules.end()) return nullptr;
+  // Norms of queries and keys stand between what the fused op takes in.
+  const auto norms_heads = [&](const Op& op) {
+    return plan.weight(op, Slot::query_norm) != nullptr || plan.weight(op, Slot::key_norm) != nullptr;
+  };
+  if (rule->fused == OpKind::norm_qkv && std::ranges::any_of(run, norms_heads)) return nullptr;
   // What ranks gathered instead of adding it up may have been rounded already.
   if (rule->fused == OpKind::bias_residual && plan.buffer(run.front().inputs[0]).type != DataType::f32) return nullptr;
   return &*rule;
@@ -144,8 +165,21 @@ Op fuse_qkv(Run run, const Plan& plan) {
   return fused;
 }
 
+Op fuse_route(Run run, const Plan& plan) {
+  Op fused = gathered(run, OpKind::norm_route);
+  fused.inputs = outer_inputs(run);
+  fused.outputs = run.back().outputs;
+  fused.outputs.push_back(find(run, OpKind::route)->outputs[1]);
+  for (const Op& op : run)
+    if (op.kind == OpKind::linear && plan.weight(op, Slot::shared_router) != nullptr)
+      fused.outputs.push_back(op.outputs.front());
+  fused.attributes.experts = run.back().attributes.experts;
+  return fused;
+}
+
 Op fuse(Run run, OpKind kind, const Plan& plan) {
   if (kind == OpKind::norm_qkv) return fuse_qkv(run, plan);
+  if (kind == OpKind::norm_route) return fuse_route(run, plan);
   Op fused = gathered(run, kind);
   fused.inputs = outer_inputs(run);
   fused.outputs = run.back().outputs;
@@ -153,7 +187,8 @@ Op fuse(Run run, OpKind kind, const Plan& plan) {
     fused.attributes = find(run, OpKind::attention)->attributes;
   } else if (kind == OpKind::greedy_head) {
     fused.attributes.first_token = run.back().attributes.first_token;
-  } else if (kind == OpKind::norm_mlp_up) {
+  } else if (kind == OpKind::norm_mlp_up || kind == OpKind::expert_up) {
+    fused.attributes.experts = run.front().attributes.experts;
     fused.attributes.activation = run.back().attributes.activation;
     fused.attributes.gated = run.back().kind == OpKind::activate_gated;
   }

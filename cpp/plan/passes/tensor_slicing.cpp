@@ -56,6 +56,7 @@ class Slicer {
       case OpKind::embed: return embed(op);
       case OpKind::linear: return linear(op);
       case OpKind::add_bias: return add_bias(op);
+      case OpKind::norm: return op.attributes.heads > 0 ? alike(op) : unchanged(op);
       case OpKind::rope:
       case OpKind::activate:
       case OpKind::activate_gated: return alike(op);
@@ -65,6 +66,8 @@ class Slicer {
       case OpKind::merge_heads: return of_heads(op);
       case OpKind::residual: return residual(op);
       case OpKind::best_token: return best_token(op);
+      case OpKind::expert_linear: return expert_linear(op);
+      case OpKind::combine: return combine(op);
       default: return unchanged(op);
     }
   }
@@ -99,21 +102,65 @@ class Slicer {
       case Slot::value: return to_columns(op, head_columns(op.layer, true));
       case Slot::mlp_up:
       case Slot::mlp_gate:
+      case Slot::shared_up:
+      case Slot::shared_gate:
       case Slot::token_embedding:
       case Slot::head: return to_columns(op, width_columns(matrix.rows));
       case Slot::attention_output:
       case Slot::mlp_down:
+      case Slot::shared_down:
         if (can_be_summed(held_.at(op.inputs[0]), matrix)) return to_summands(op);
         return to_columns(op, width_columns(matrix.rows));
       default: return unchanged(op);
     }
   }
 
+  /// Every expert is cut like a dense layer's MLP.
+  void expert_linear(const Op& op) {
+    const WeightDeclaration& first = plan_.weight(op.weights.front());
+    if (first.id.slot != Slot::mlp_down) return to_columns(op, width_columns(first.rows));
+    const Held& x = held_.at(op.inputs[0]);
+    const bool summed = std::ranges::all_of(op.weights, [&](WeightIndex index) {
+      return is_vector(plan_.weight(index).id.slot) || can_be_summed(x, plan_.weight(index));
+    });
+    if (!summed) return to_columns(op, width_columns(first.rows));
+    to_summands(op);
+    if (where_.rank == 0) return;
+    std::erase_if(sliced_.ops.back().weights, [&](WeightIndex index) {  // a bias counts once
+      return is_vector(plan_.weight(index).id.slot);
+    });
+  }
+
+  /// The weighted sum is linear: where its rows, and the shared expert's, are summands of every rank, so is it; where ranks
+  /// hold the same columns of both, each sums its own.
+  void combine(Op op) {
+    op.region = Region::none;  // what follows may wait for other ranks
+    Held like = held_.at(op.inputs[0]);
+    const bool shared = op.inputs.size() > 3;
+    const Held* other = shared ? &held_.at(op.inputs[3]) : nullptr;
+    const bool alike = !shared || (other->how == like.how && other->own == like.own && other->biases.empty());
+    if (like.how == Held::How::whole || !alike) return unchanged(op);
+    Op copy = op;
+    for (std::size_t i = 0; i < copy.inputs.size(); ++i)
+      copy.inputs[i] = i == 0 || i == 3 ? held_.at(op.inputs[i]).id : whole(op.inputs[i]);
+    if (like.how == Held::How::partial) {
+      Buffer summand = plan_.buffer(op.outputs[0]);
+      summand.type = DataType::f32;
+      like.id = add(std::move(summand), ".part");
+    } else {
+      like.id = define_columns(op.outputs[0], like);
+    }
+    like.where = place_of(op);
+    copy.outputs = {like.id};
+    hold(op.outputs[0], std::move(like));
+    sliced_.ops.push_back(std::move(copy));
+  }
+
   /// Each rank computes some of the outputs from whole inputs.
   void to_columns(const Op& op, Held columns) {
     Op copy = op;
-    copy.inputs = {whole(op.inputs[0])};
-    cut_outputs(op.weights.front(), columns.own);
+    for (BufferId& id : copy.inputs) id = whole(id);
+    for (const WeightIndex index : op.weights) cut_outputs(index, columns.own);
     columns.id = define_columns(op.outputs[0], columns);
     columns.where = place_of(op);
     copy.outputs = {columns.id};
@@ -123,15 +170,18 @@ class Slicer {
 
   /// Each rank multiplies some of the inputs, in fp32.
   void to_summands(const Op& op) {
-    const Held& x = held_.at(op.inputs[0]);
-    WeightDeclaration& matrix = sliced_.weights.at(static_cast<std::size_t>(op.weights.front()));
-    matrix.part = WeightPart{.outputs = {{0, matrix.rows}},
-                             .inputs = x.own.front(),
-                             .whole_outputs = matrix.rows,
-                             .whole_inputs = matrix.columns};
-    matrix.columns = x.own.front().size();
+    const Held x = held_.at(op.inputs[0]);
+    for (const WeightIndex index : op.weights) {
+      WeightDeclaration& matrix = sliced_.weights.at(static_cast<std::size_t>(index));
+      if (is_vector(matrix.id.slot)) continue;  // of the outputs, which are whole
+      matrix.part = WeightPart{.outputs = {{0, matrix.rows}},
+                               .inputs = x.own.front(),
+                               .whole_outputs = matrix.rows,
+                               .whole_inputs = matrix.columns};
+      matrix.columns = x.own.front().size();
+    }
     Op copy = op;
-    copy.inputs = {x.id};
+    for (BufferId& id : copy.inputs) id = id == op.inputs[0] ? x.id : whole(id);
     Buffer summand = plan_.buffer(op.outputs[0]);
     summand.type = DataType::f32;
     copy.outputs = {add(std::move(summand), ".part")};
@@ -163,8 +213,9 @@ class Slicer {
     if (like.how == Held::How::whole) {
       for (BufferId& id : copy.outputs) id = define(id, plan_.buffer(id));
     } else {
-      if (op.kind == OpKind::rope)
-        copy.attributes.heads = static_cast<std::int32_t>(width(like.own) / op.attributes.head_dim);
+      if (op.attributes.heads > 0)
+        copy.attributes.heads = static_cast<std::int32_t>(op.attributes.heads * width(like.own) /
+                                                          plan_.buffer(op.inputs[0]).shape.back().factor);
       like.id = define_columns(op.outputs[0], like);
       like.where = place_of(op);
       copy.outputs = {like.id};
@@ -281,8 +332,7 @@ class Slicer {
   /// Sum over ranks, biases, residual; the last of them writes `result`.
   BufferId sum(const Buffer& result, const Held& held) {
     const Buffer summand = sliced_.buffer(held.id);
-    check(held.added || (held.biases.empty() && summand.type == result.type), result.name,
-          " is a sum without a residual");
+    check(held.added || summand.type == result.type, result.name, " is a sum without a residual");
     Op op = place_of(held.where);
     op.kind = OpKind::all_reduce;
     op.inputs = {held.id};

@@ -17,6 +17,8 @@ struct TensorRank {
 ///     and MLP run in parallel adds both first: one all_reduce;
 ///   - otherwise by their columns: all_gather brings the inputs together, each rank computes its share of the outputs, and another
 ///     one brings those together. Inputs are then rounded as on one rank: with the largest magnitude of the whole row.
+/// Every expert of a mixture is cut like a dense MLP, and so is the shared one; all ranks route all tokens. Where ranks hold
+/// summands, one all_reduce behind the weighted sum brings together the experts and the shared one.
 /// An embedding's rows come from the rank that has the token, the others add zeros. Greedy plans compare what each rank
 /// finds best; others gather the logits.
 ///

@@ -44,6 +44,7 @@ from .parser import Parser, count
 
 Prompts = list[list[int]]
 _READ_BYTES = 1 << 30  # below it, a large cache would serve part of the reads
+_MOST_MICRO_BATCHES = 16
 _MOST_DIFFERENCE = 0.10  # between two readings of the memory bandwidth around a repetition
 
 
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
     check_model(args, "lamella bench")
     model = named(args)
-    load = Workload(args.batch_size, args.prompt_tokens, 1 if model.is_encoder else args.new_tokens)
+    new_tokens = 1 if model.is_encoder else args.new_tokens
+    load = Workload(args.batch_size, args.prompt_tokens, new_tokens, args.pipeline_parallel_size or 1)
     context = load.prompt_tokens if model.is_encoder else load.prompt_tokens + load.new_tokens
     if context > model.spec.max_positions:
         raise InvalidArgumentError(
@@ -90,6 +92,7 @@ class Workload:
     batch_size: int
     prompt_tokens: int
     new_tokens: int
+    stages: int = 1
 
     @property
     def decode_steps(self) -> int:
@@ -99,6 +102,10 @@ class Workload:
     def early_tokens(self, step_tokens: int) -> int:
         """Tokens that early prompts may get before the last has its first, where a step does not hold all prompts."""
         tokens = self.batch_size * self.prompt_tokens
+        if (
+            self.stages > 1
+        ):  # pieces of prompts, at most so many, follow each other; each is through all stages after so many
+            return _MOST_MICRO_BATCHES + self.stages
         return 0 if tokens <= step_tokens else -(-tokens // max(1, step_tokens - self.batch_size + 1))
 
     def prompts(self, draw: random.Random, vocab: int) -> Prompts:
@@ -163,7 +170,8 @@ def generate_once(engine: Engine, load: Workload, prompts: Prompts) -> Repetitio
     prefilled, ended = last[0], last[load.decode_steps]
     for own in times.values():
         together = sum(prefilled < time_s <= ended for time_s in own)
-        if together != load.decode_steps:
+        # Micro-batches of a pipeline have their turns: each has one in a round, before or after the last one's.
+        if abs(together - load.decode_steps) > (load.stages > 1):
             raise InvalidArgumentError(
                 f"the batch did not run as one ({together} of {load.decode_steps} decode steps together): "
                 "raise --max-num-batched-tokens or --memory-budget"

@@ -6,10 +6,17 @@ it goes at this size: SBI-GeMM (one walk over the weights, for few tokens) or bl
 outputs x tokens of its register tile. Layers that are alike are shown once, with the median of their measured times. A
 --shape that does not fit in memory has no measured times.
 
+--schedule runs a batch through a pipeline and prints the schedule as a grid, a line a stage: P0 is the first
+micro-batch of prompts, A1 the second token of generation's first, a point a bubble. Its steps take what they took in
+the run, which stands beside it: how long, and what share of the stages' time had nothing to do.
+
 --json prints {"model", "dtype", "batch_size", "tokens", "context", "read_GBps", "peak_GFLOPs": {"f32", "bf16", "int8"},
 "rows"}, and with --memory "memory", the buffer table as text. A row: {"op", "layer", "region", "inputs", "outputs",
 "shape", "dtype", "kernel", "arithmetic", "bytes_read", "bytes_written", "flops", "roofline_s", "measured_s"}; layer -1
-is outside the layers."""
+is outside the layers. With --schedule: {"model", "dtype", "batch_size", "tokens", "new_tokens", "stages", "schedule",
+"prompt_micro_batches", "generation_micro_batches", "prompt_step_s", "generation_step_s", "fixed_s", "token_s" (what a
+step takes, and each token more, as learnt), "formula" and "measured": {"prompt_s", "total_s", "bubble_fraction"},
+"runs": [{"stage", "micro_batch", "token", "begin_s", "end_s"}]}."""
 
 from __future__ import annotations
 
@@ -27,6 +34,7 @@ from lamella.errors import InvalidArgumentError, OutOfMemoryError
 from lamella.opened_engine import row_as_dict
 from lamella.progress import bytes_text
 
+from . import schedule
 from .opening import Named, measured_bandwidth, named, open_engine
 from .options import add_engine_options, add_model, check_model
 from .output import print_json, quantity_text, seconds_text, table
@@ -57,6 +65,7 @@ def add_arguments(parser: Parser) -> None:
         help="print the buffer table instead: where each buffer lies in the one allocation",
     )
     parser.add_argument("--all-layers", action="store_true", help="every layer, also those that are alike")
+    schedule.add_arguments(parser)
     add_engine_options(parser)
 
 
@@ -64,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the plan's rows."""
     check_model(args, "lamella explain")
     model = named(args)
+    if args.schedule:
+        return schedule.run(args, model)
     step = _step(args, model)
     roofs, rows = _explained(args, model, step)
     fused = args.deep_fusion is not False

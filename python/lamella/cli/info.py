@@ -1,9 +1,11 @@
 """Without MODEL: the processor, the cores that this process may use, the kernel sets it can run, free memory, and the
 measured read bandwidth and fp32 peak. With MODEL or --shape also what the model is and what it would take in memory;
-only the headers of its files are read. Of a packed store also what it was packed from, for which dtype, and its digest;
+only the headers of its files are read. With --tensor-parallel-size or --pipeline-parallel-size also the ranks, each
+with its part and its stage. Of a packed store also what it was packed from, for which dtype, and its digest;
 --verify reads every byte of it and ends with exit code 3 where one is damaged, naming the segment.
 
---json prints {"version", "machine": {...}} and "model": {...} where one is named, with "store": {...} for a store."""
+--json prints {"version", "machine": {...}} and "model": {...} where one is named, with "store": {...} for a store, and
+"ranks": [{"rank", "tensor", "pipeline"}] where there are several."""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _KV_BLOCK = 16  # tokens
 _MEANINGFUL = (
     *("dtype", "kv_cache_dtype", "quantization", "smoothing", "quantize_head"),
-    *("max_num_seqs", "max_model_len", "threads"),
+    *("max_num_seqs", "max_model_len", "threads", "tensor_parallel_size", "pipeline_parallel_size"),
 )
 
 
@@ -48,10 +50,18 @@ def run(args: argparse.Namespace) -> int:
     facts: dict[str, Any] = {"version": __version__, "machine": _machine(args.threads)}
     if model is not None:
         facts["model"] = model
+    sizes = (args.tensor_parallel_size or 1, args.pipeline_parallel_size or 1)
+    if sizes != (1, 1):
+        facts["ranks"] = [
+            {"rank": rank, "tensor": part, "pipeline": stage}
+            for rank, (part, stage) in enumerate(_core.rank_groups(*sizes))
+        ]
     if args.json:
         print_json(facts)
     else:
         print(_as_text(facts))
+        if "ranks" in facts:
+            print("\n" + _core.topology_table(*sizes).rstrip())
     return 0
 
 
@@ -71,6 +81,7 @@ def _machine(threads: int | None) -> dict[str, Any]:
 
 def _model(args: argparse.Namespace) -> dict[str, Any]:
     model = named(args)
+    _core.require_layout(model.spec, args.tensor_parallel_size or 1, args.pipeline_parallel_size or 1)
     layer = model.spec.layers[0]
     facts: dict[str, Any] = {
         "name": model.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamella.errors import CheckpointError, unsupported
 
-from . import bert, gpt2, gpt_neo, gpt_neox, llama, mistral, qwen2
+from . import bert, gpt2, gpt_neo, gpt_neox, llama, mistral, mixtral, olmoe, qwen2, qwen2_moe, qwen3_moe
 from .config import Config
 from .family import Cut, Family, Gguf, Weights
 
@@ -13,7 +13,11 @@ __all__ = ["FAMILIES", "Config", "Cut", "Family", "Gguf", "Weights", "family_of_
 FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,
     mistral.FAMILY,
+    mixtral.FAMILY,
+    olmoe.FAMILY,
     qwen2.FAMILY,
+    qwen2_moe.FAMILY,
+    qwen3_moe.FAMILY,
     gpt2.FAMILY,
     gpt_neo.FAMILY,
     gpt_neox.FAMILY,

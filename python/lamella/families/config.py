@@ -135,6 +135,16 @@ class Config:
             raise self.refused(name, f"a list of {' and '.join(known)}")
         return value
 
+    def indices(self, name: str, below: int) -> frozenset[int]:
+        """A list of different whole numbers from 0 to `below` - 1; none where the field is absent."""
+        value = self._get(name, [])
+        sound = isinstance(value, list) and all(
+            isinstance(one, int) and not isinstance(one, bool) and 0 <= one < below for one in value
+        )
+        if not sound or len(set(value)) != len(value):
+            raise self.wrong(name, f"a list of different whole numbers below {below}")
+        return frozenset(value)
+
     def mentions(self, name: str) -> bool:
         """Whether the field is there, null or not: some say by null what they do not say by being absent."""
         return name in self._fields

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lamella._core import ModelSpec
 
@@ -48,7 +48,8 @@ class Gguf:
 @dataclass(frozen=True)
 class Family:
     """One model family. `weights` maps slots (weights.h) to tensor names with `{i}` for the layer; a slot `x_bias` that
-    is not listed is slot x's name with ".bias" for ".weight". Names may lack `prefix`, as in a bare model's checkpoint.
+    is not listed is slot x's name with ".bias" for ".weight". Slots of an expert are listed as "experts.x", with `{e}`
+    for the expert. Names may lack `prefix`, as in a bare model's checkpoint.
     """
 
     name: str
@@ -74,17 +75,19 @@ class Weights:
 
     def find(self, weight: str) -> Cut | None:
         """Where `weight` should be, or None when the family has no such weight. The tensor may still be absent."""
-        match = re.fullmatch(r"(?:layers\.(\d+)\.)?(\w+)", weight)
+        match = re.fullmatch(r"(?:layers\.(\d+)\.)?(?:experts\.(\d+)\.)?(\w+)", weight)
         assert match is not None, weight
-        layer, slot = match.groups()
+        layer, expert, slot = match.groups()
+        if expert is not None:
+            slot = f"experts.{slot}"
         where = self._where.get(slot)
         if where is None and slot.endswith("_bias"):
             where = _bias_of(self._where.get(slot.removesuffix("_bias")))
         if where is None:
             return None
         cut = Cut(where) if isinstance(where, str) else where
-        name = cut.tensor.replace("{i}", layer or "").removeprefix(self._dropped)
-        return Cut(self._stored(name), cut.part, cut.parts, cut.per_head, cut.transposed, cut.rotary_pairs)
+        name = cut.tensor.replace("{i}", layer or "").replace("{e}", expert or "").removeprefix(self._dropped)
+        return replace(cut, tensor=self._stored(name))
 
     def has(self, weight: str) -> bool:
         """Whether the checkpoint holds `weight`."""

@@ -30,30 +30,30 @@ def decoder(
     family: str,
     *,
     windows: Sequence[int] = (),
+    mlps: Sequence[core.MlpSpec] = (),
     default_kv_heads: int | None = None,
+    default_theta: float = 10000.0,
     qkv_bias: bool = False,
     output_bias: bool = False,
     mlp_bias: bool = False,
+    qk_norm: bool = False,
+    norm_across_heads: bool = False,
 ) -> ModelSpec:
-    """A model of these layers; `windows` has each layer's, 0 for none, and is empty where no layer has one.
+    """A model of these layers; `windows` has each layer's, 0 for none, and is empty where no layer has one; `mlps` has
+    each layer's, and is empty where all are dense.
 
     `default_kv_heads` is what a config means that has no `num_key_value_heads`; null always means the heads' number.
     """
     heads = config.integer("num_attention_heads")
     kv_heads = heads if default_kv_heads is None or config.mentions("num_key_value_heads") else default_kv_heads
     head_dim = config.integer("head_dim", divided(config, "hidden_size", "num_attention_heads"))
-    positions = rope(config, head_dim, theta=config.number("rope_theta", 10000.0))
+    positions = rope(config, head_dim, theta=config.number("rope_theta", default_theta))
     norm = core.NormSpec(kind=core.NormKind.rms_norm, eps=config.number("rms_norm_eps", 1e-6))
     kv_heads = config.integer("num_key_value_heads", kv_heads)
-    mlp = core.MlpSpec(
-        intermediate=config.integer("intermediate_size"),
-        activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
-        gated=True,
-        up_bias=mlp_bias,
-        down_bias=mlp_bias,
-    )
+    layers = config.layers("num_hidden_layers")
+    mlps = mlps or [gated_mlp(config, config.integer("intermediate_size"), mlp_bias)] * layers
 
-    def layer(window: int) -> core.LayerSpec:
+    def layer(window: int, mlp: core.MlpSpec) -> core.LayerSpec:
         attention = core.AttentionSpec(
             heads=heads,
             kv_heads=kv_heads,
@@ -62,6 +62,9 @@ def decoder(
             qkv_bias=qkv_bias,
             output_bias=output_bias,
             rope=positions,
+            query_norm=norm if qk_norm else core.NormSpec(),
+            key_norm=norm if qk_norm else core.NormSpec(),
+            norm_across_heads=norm_across_heads,
             window=window,
         )
         return core.LayerSpec(
@@ -74,8 +77,22 @@ def decoder(
         hidden=config.integer("hidden_size"),
         max_positions=context_length(config, positions),
         embedding=core.EmbeddingSpec(positions=core.PositionKind.rotary),
-        layers=[layer(window) for window in windows or [0] * config.layers("num_hidden_layers")],
+        layers=[layer(window, mlp) for window, mlp in zip(windows or [0] * layers, mlps, strict=True)],
         head=core.HeadSpec(norm=norm, tied=tied_head(config, weights, default=False)),
+    )
+
+
+def gated_mlp(
+    config: Config, intermediate: int, bias: bool = False, experts: core.ExpertsSpec | None = None
+) -> core.MlpSpec:
+    """The MLP of a layer, or of each of its experts, for which `intermediate` is 0."""
+    return core.MlpSpec(
+        intermediate=intermediate,
+        activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
+        gated=True,
+        up_bias=bias,
+        down_bias=bias,
+        experts=experts,
     )
 
 

@@ -54,6 +54,14 @@ def sliding_window(config: Config) -> int:
     return 0 if config.mentions("sliding_window") else 4096
 
 
+def experts_per_token(config: Config, experts: int) -> int:
+    """`num_experts_per_tok`: how many of the experts take a token."""
+    top_k = config.integer("num_experts_per_tok")
+    if top_k > experts:
+        raise config.wrong("num_experts_per_tok", f"at most the number of experts, {experts}")
+    return top_k
+
+
 def rope(config: Config, head_dim: int, theta: float, rotary_fraction: float | None = None) -> RopeSpec:
     """Rotary positions from `rope_parameters` (transformers 5) or `rope_scaling` (before), read as transformers does.
 

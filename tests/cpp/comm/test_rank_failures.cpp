@@ -1,4 +1,5 @@
-// What the others learn of a rank that fails, stays away or calls something else (reliability.md, E1, E2 and E4 in process).
+// What the others learn of a rank that fails, stays away or calls something else (reliability.md, E1, E2 and E4 in
+// process).
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -7,6 +8,7 @@
 #include <thread>
 
 #include "comm/local_world.h"
+#include "every_call.h"
 #include "ranks.h"
 
 namespace lamella::comm::testing {
@@ -14,43 +16,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-struct Call {
-  const char* name;
-  std::function<void(Communicator&, std::vector<float>&)> run;
-};
-
-/// One of each, small and too long to be staged.
-std::vector<Call> every_call() {
-  const auto bytes = [](std::vector<float>& x) { return std::as_writable_bytes(std::span(x)); };
-  return {
-      {"barrier", [](Communicator& c, std::vector<float>&) { c.barrier(); }},
-      {"all_reduce",
-       [](Communicator& c, std::vector<float>& x) { c.all_reduce({x.data(), x.size()}, Reduction::sum); }},
-      {"all_gather",
-       [=](Communicator& c, std::vector<float>& x) {
-         std::vector<float> all(x.size() * static_cast<std::size_t>(c.size()));
-         c.all_gather(bytes(x), bytes(all), std::vector(static_cast<std::size_t>(c.size()), x.size() * 4));
-       }},
-      {"reduce_scatter",
-       [](Communicator& c, std::vector<float>& x) {
-         const std::size_t each = x.size() / static_cast<std::size_t>(c.size());
-         std::vector<float> mine(each);
-         c.reduce_scatter({x.data(), each * static_cast<std::size_t>(c.size())}, {mine.data(), each}, Reduction::sum);
-       }},
-      {"all_to_all",
-       [=](Communicator& c, std::vector<float>& x) {
-         const std::size_t each = x.size() / static_cast<std::size_t>(c.size()) * 4;
-         const std::vector<std::size_t> counts(static_cast<std::size_t>(c.size()), each);
-         std::vector<float> to(each / 4 * static_cast<std::size_t>(c.size()));
-         c.all_to_all(bytes(x).first(to.size() * 4), counts, bytes(to), counts);
-       }},
-      {"broadcast", [=](Communicator& c, std::vector<float>& x) { c.broadcast(bytes(x), 1); }},
-      {"a message", [=](Communicator& c, std::vector<float>& x) { c.receive(bytes(x), c.rank() == 1 ? 0 : 1); }},
-  };
-}
-
 TEST(RankFailures, ARankThatStaysAwayIsNamedByAll) {
-  for (const Call& call : every_call()) {
+  for (const NamedCall& call : every_call()) {
     for (const std::size_t count : {std::size_t{12}, std::size_t{30000}}) {
       SCOPED_TRACE(call.name);
       LocalWorld world(3, 100ms);
@@ -67,8 +34,27 @@ TEST(RankFailures, ARankThatStaysAwayIsNamedByAll) {
   }
 }
 
+TEST(RankFailures, AllWhoStayAwayAreNamed) {
+  LocalWorld world(5, 100ms);
+  const Ends ends = world.all();
+  const auto thrown = run_ranks(5, [&](int rank) {
+    if (rank % 2 == 0) ends[static_cast<std::size_t>(rank)]->barrier();
+  });
+  for (const int rank : {0, 2, 4})
+    EXPECT_EQ(failure_text(thrown[static_cast<std::size_t>(rank)]),
+              "rank 1 failed: it did not come to barrier of group world within 0.1 s; nor did rank 3");
+}
+
+TEST(RankFailures, ABarrierMayHaveADeadlineOfItsOwn) {
+  LocalWorld world(2);
+  const Ends ends = world.all();
+  run_sound_ranks(2, [&](int rank) { ends[static_cast<std::size_t>(rank)]->barrier(10s); });
+  EXPECT_EQ(failure_text(run_ranks(1, [&](int) { ends[0]->barrier(50ms); })[0]),
+            "rank 1 failed: it did not come to barrier of group world within 0.05 s");
+}
+
 TEST(RankFailures, AReportEndsAllWaitsOfAllGroupsAtOnce) {
-  for (const Call& call : every_call()) {
+  for (const NamedCall& call : every_call()) {
     SCOPED_TRACE(call.name);
     LocalWorld world(4);  // who waited for the deadline would take a minute
     const Ends all = world.all(), pair = world.group({"pair", {0, 1}}), other = world.group({"other", {2, 3, 1}});
@@ -88,7 +74,7 @@ TEST(RankFailures, AReportEndsAllWaitsOfAllGroupsAtOnce) {
     for (const auto& one : thrown) EXPECT_EQ(failure_text(one), "rank 1 failed: it ran out of memory");
     // And what is called later fails the same way, in groups of those who had no part in it too.
     std::vector<float> data(12);
-    for (const Call& later : every_call())
+    for (const NamedCall& later : every_call())
       EXPECT_EQ(failure_text(run_ranks(1, [&](int) { later.run(*all[3], data); })[0]),
                 "rank 1 failed: it ran out of memory");
   }

@@ -30,7 +30,7 @@ ModelSpec unusual() {
   auto& [norm_kind, eps, norm_bias] = norm;
   eps = 3e-7F;
   auto& [heads, kv_heads, head_dim, scale, causal, qkv_bias, output_bias, layer_rope, query_norm, key_norm, window,
-         softcap] = spec.layers[1].attention;
+         softcap, across] = spec.layers[1].attention;
   scale = 0.1F, qkv_bias = true, output_bias = true, layer_rope = rope;
   auto& [intermediate, activation, gated, up_bias, down_bias, experts] = spec.layers[1].mlp;
   intermediate = 64, activation = Activation::quick_gelu, gated = false, up_bias = true, down_bias = true;
@@ -46,13 +46,19 @@ ModelSpec unusual() {
 }
 
 TEST(SpecJson, ComesBackAsItWas) {
-  for (const ModelSpec& spec : {llama_like(3), gpt2_like(), neox_like(), bert_like(), unusual()}) {
+  for (const ModelSpec& spec : {llama_like(3), gpt2_like(), neox_like(), bert_like(), unusual(), mixtral_like(),
+                                qwen_moe_like(), gpt_moe_like(), sigmoid_moe_like(), normed_heads(2, true)}) {
     const std::string text = to_json(spec);
     EXPECT_EQ(to_json(parsed(text)), text) << spec.family;
     std::string pieces;
     write_json(spec, [&](std::string_view piece) { pieces += piece; });
     EXPECT_EQ(pieces, text);
   }
+  const ExpertsSpec experts = *sigmoid_moe_like().layers[1].mlp.experts,
+                    read = *parsed(to_json(sigmoid_moe_like())).layers[1].mlp.experts;
+  EXPECT_EQ(read.router, experts.router);
+  EXPECT_EQ(read.scale, experts.scale);
+  EXPECT_EQ(read.shared_intermediate, experts.shared_intermediate);
   const ModelSpec spec = unusual(), back = parsed(to_json(spec));
   EXPECT_EQ(back.layers[1].attention.rope, spec.layers[1].attention.rope);
   EXPECT_EQ(back.layers[1].attention.scale, spec.layers[1].attention.scale);

@@ -127,7 +127,7 @@ class DamagedStore : public ::testing::Test {
 TEST_F(DamagedStore, NamesTheSegment) {
   for (int threads = 1; threads <= 4; ++threads)
     for (const io::StoreSegment& segment : header_.segments) {
-      const std::string name = io::segment_name(segment.layer, segment.segment),
+      const std::string name = io::segment_name(segment),
                         place =
                             concat("(bytes ", segment.offset, " to ", segment.offset + segment.bytes, " of the file)");
       expect_damage(segment.offset, threads,

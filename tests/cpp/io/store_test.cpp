@@ -19,7 +19,15 @@ std::vector<WeightFormat> every_format() {
 }
 
 std::vector<ModelSpec> every_spec() {
-  return {tiny_spec(), testing::llama_like(3), testing::gpt2_like(), testing::neox_like(), testing::bert_like()};
+  return {tiny_spec(),
+          testing::llama_like(3),
+          testing::gpt2_like(),
+          testing::neox_like(),
+          testing::bert_like(),
+          testing::mixtral_like(),
+          testing::qwen_moe_like(),
+          testing::gpt_moe_like(),
+          testing::sigmoid_moe_like()};
 }
 
 TEST(Store, ComesBackAsItWas) {

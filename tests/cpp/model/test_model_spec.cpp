@@ -115,9 +115,29 @@ TEST(Validate, RefusesRopeScalingsThatCannotBeComputed) {
   for (const Lie& lie : lies) expect_refused(llama_like(), lie);
 }
 
+TEST(Validate, RefusesExpertsThatContradictThemselves) {
+  for (const ModelSpec& spec : {mixtral_like(), qwen_moe_like(), gpt_moe_like(), sigmoid_moe_like()})
+    EXPECT_NO_THROW(validate(spec)) << spec.family;
+  const auto with = [](auto change) { return [change](ModelSpec& s) { change(*s.layers[1].mlp.experts); }; };
+  const Lie lies[] = {
+      {"layers.1.mlp.intermediate", [](ModelSpec& s) { s.layers[1].mlp.intermediate = 50; }},
+      {"layers.1.mlp.experts.count", with([](ExpertsSpec& e) { e.count = 0; })},
+      {"layers.1.mlp.experts.count", with([](ExpertsSpec& e) { e.count = 1'000'000; })},
+      {"layers.1.mlp.experts.top_k", with([](ExpertsSpec& e) { e.top_k = 0; })},
+      {"layers.1.mlp.experts.top_k", with([](ExpertsSpec& e) { e.top_k = 8; })},
+      {"layers.1.mlp.experts.top_k", with([](ExpertsSpec& e) { e.router = RouterKind::top_1; })},
+      {"layers.1.mlp.experts.router", with([](ExpertsSpec& e) { e.router = static_cast<RouterKind>(99); })},
+      {"layers.1.mlp.experts.intermediate", with([](ExpertsSpec& e) { e.intermediate = 0; })},
+      {"layers.1.mlp.experts.shared_intermediate", with([](ExpertsSpec& e) { e.shared_intermediate = -1; })},
+      {"layers.1.mlp.experts.shared_gate", with([](ExpertsSpec& e) { e.shared_intermediate = 0; })},
+      {"layers.1.mlp.experts.scale", with([](ExpertsSpec& e) { e.scale = NAN; })},
+      {"layers.1.mlp.experts.scale", with([](ExpertsSpec& e) { e.scale = 2.0F; })},
+  };
+  for (const Lie& lie : lies) expect_refused(qwen_moe_like(), lie);
+}
+
 TEST(Validate, TellsNamedRoomThatIsNotBuilt) {
   const Lie rooms[] = {
-      {"layers.0.mlp.experts", [](ModelSpec& s) { s.layers[0].mlp.experts = ExpertsSpec{.count = 8, .top_k = 2}; }},
       {"layers.attention.window",
        [](ModelSpec& s) {
          s.layers[0].attention.window = 4096;
@@ -129,8 +149,7 @@ TEST(Validate, TellsNamedRoomThatIsNotBuilt) {
          for (std::size_t i = 0; i < s.layers.size(); ++i) s.layers[i].attention.window = static_cast<int>(10 * i);
        }},
       {"layers.0.attention.logit_softcap", [](ModelSpec& s) { s.layers[0].attention.logit_softcap = 50; }},
-      {"layers.0.attention.query_norm", [](ModelSpec& s) { s.layers[0].attention.query_norm = rms_norm(); }},
-      {"layers.0.attention.key_norm", [](ModelSpec& s) { s.layers[0].attention.key_norm = rms_norm(); }},
+      {"layers.0.attention.query_norm", [](ModelSpec& s) { s.layers[0].attention.query_norm = layer_norm(); }},
       {"embedding.scale", [](ModelSpec& s) { s.embedding.scale = 6; }},
   };
   for (Lie room : rooms) {

@@ -95,5 +95,32 @@ TEST(Shard, MoreRanksThanHeadsAreRefusedWithTheMostThatWork) {
   }
 }
 
+TEST(Shard, AMixtureIsCutAsFarAsItsNarrowestExpert) {
+  ModelSpec spec = qwen_moe_like();
+  EXPECT_NO_THROW(require_shards(spec, 6));
+  spec.layers[1].mlp.experts->shared_intermediate = 3;
+  try {
+    require_shards(spec, 4);
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+    EXPECT_NE(std::string(error.what()).find("the inner width of layer 1's experts is 3"), std::string::npos)
+        << error.what();
+  }
+}
+
+TEST(Shard, NormsOfAllHeadsTogetherAreRefused) {
+  EXPECT_NO_THROW(require_shards(normed_heads(1, true), 1));
+  EXPECT_NO_THROW(require_shards(normed_heads(1, false), 2));
+  try {
+    require_shards(normed_heads(1, true), 2);
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::unsupported_model);
+    EXPECT_NE(std::string(error.what()).find("layer 0 norms the queries of all heads together"), std::string::npos)
+        << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace lamella::testing

@@ -1,6 +1,7 @@
 // declare_weights: names, shapes and order of every family's layer.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "lamella/error.h"
@@ -97,6 +98,33 @@ TEST(DeclareWeights, PostNormLayersHaveTheirNormsAfterwards) {
   EXPECT_EQ(names(bert_like(1)), expected);
 }
 
+TEST(DeclareWeights, ExpertsFollowTheirRouterAndTheSharedOne) {
+  ModelSpec spec = qwen_moe_like(1);
+  spec.layers[0].mlp.experts->count = 3;
+  const std::vector<std::string> all = names(spec);
+  const auto norm = std::ranges::find(all, "layers.0.mlp_norm");
+  const std::vector<std::string> expected = {"layers.0.mlp_norm",           "layers.0.router",
+                                             "layers.0.shared_router",      "layers.0.shared_gate",
+                                             "layers.0.shared_up",          "layers.0.shared_down",
+                                             "layers.0.experts.0.mlp_gate", "layers.0.experts.0.mlp_up",
+                                             "layers.0.experts.0.mlp_down", "layers.0.experts.1.mlp_gate",
+                                             "layers.0.experts.1.mlp_up",   "layers.0.experts.1.mlp_down",
+                                             "layers.0.experts.2.mlp_gate", "layers.0.experts.2.mlp_up",
+                                             "layers.0.experts.2.mlp_down", "final_norm"};
+  EXPECT_EQ(std::vector<std::string>(norm, all.end()), expected);
+  EXPECT_EQ(find(spec, "layers.0.router").rows, 3);
+  EXPECT_EQ(find(spec, "layers.0.experts.1.mlp_up").rows, 34);
+  EXPECT_EQ(find(spec, "layers.0.experts.1.mlp_up").segment, Segment::experts);
+  EXPECT_EQ(find(spec, "layers.0.router").segment, Segment::norms_qkv);
+  EXPECT_EQ(find(spec, "layers.0.shared_up").segment, Segment::shared_expert);
+  EXPECT_EQ(find(sigmoid_moe_like(), "layers.1.router_bias").columns, 9);
+  EXPECT_EQ(find(gpt_moe_like(), "layers.1.experts.5.mlp_down_bias").columns, 30);
+  EXPECT_EQ(find(gpt_moe_like(), "layers.0.mlp_down_bias").columns, 30);
+  EXPECT_EQ(find(normed_heads(1, false), "layers.0.query_norm").columns, 6);
+  EXPECT_EQ(find(normed_heads(1, true), "layers.0.query_norm").columns, 36);
+  EXPECT_EQ(find(normed_heads(1, true), "layers.0.key_norm").columns, 12);
+}
+
 TEST(DeclareWeights, ShapesFollowGroupedHeads) {
   const ModelSpec spec = llama_like();
   EXPECT_EQ(find(spec, "layers.1.query").rows, 36);
@@ -119,7 +147,8 @@ TEST(DeclareWeights, SegmentsAreTheDesigns) {
 }
 
 TEST(DeclareWeights, EachWeightOnce) {
-  for (const ModelSpec& spec : {llama_like(3), gpt2_like(3), neox_like(3), bert_like(3)}) {
+  for (const ModelSpec& spec : {llama_like(3), gpt2_like(3), neox_like(3), bert_like(3), mixtral_like(3),
+                                qwen_moe_like(3), gpt_moe_like(3), sigmoid_moe_like(3)}) {
     const std::vector<std::string> all = names(spec);
     EXPECT_EQ(std::set<std::string>(all.begin(), all.end()).size(), all.size()) << spec.family;
   }

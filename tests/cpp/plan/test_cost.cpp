@@ -105,6 +105,21 @@ TEST(Cost, LinearReadsItsFormatsBytesAndAnEmbeddingItsRows) {
   EXPECT_EQ(reads(formats::int4, OpKind::embed), 5 * (16 + 4 + 2 * 2));
 }
 
+TEST(Cost, ExpertsAreReadAsOftenAsEvenlyRoutedTokensTouchThem) {
+  const Plan plan = deep_fusion(plan_of(mixtral_like(1)));  // 2 of 5 experts, 36 to 50 and back
+  const auto tables = [](std::int64_t tokens) { return 4 * (2 * tokens * 36 + 6); };  // rows, and where they begin
+  const Cost one = cost_of(plan, OpKind::expert_up, StepShape::uniform(1, 1, 5));
+  EXPECT_EQ(one.bytes_streamed, 2 * (2 * 64 * 36 * 4));  // two experts, gate and up, 64 rows each
+  EXPECT_EQ(one.bytes_read, one.bytes_streamed + tables(1));
+  EXPECT_EQ(one.flops, 2 * 2 * (2 * 36 * 50));
+  const Cost three = cost_of(plan, OpKind::expert_up, StepShape::uniform(3, 1, 5));
+  EXPECT_EQ(three.bytes_streamed, 72'253);  // 5 * (1 - (3/5)^3) = 3.92 experts of 18,432 bytes
+  EXPECT_EQ(three.flops, 3 * one.flops);
+  EXPECT_EQ(cost_of(plan, OpKind::norm_route, StepShape::uniform(1, 3, 5)).flops, 2 * 3 * 36 * 5);
+  const std::int64_t all = 5 * (2 * 64 * 36 * 4);
+  EXPECT_EQ(cost_of(plan, OpKind::expert_up, StepShape::uniform(1, 500, 500)).bytes_streamed, all);
+}
+
 TEST(Cost, AttentionReadsTheWholeKvOfEachSequence) {
   const StepShape shape = StepShape::uniform(2, 1, 33);
   const Cost attention = cost_of(plan_of(llama_like()), OpKind::attention, shape);

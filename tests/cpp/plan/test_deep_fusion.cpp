@@ -29,6 +29,22 @@ TEST(DeepFusion, MakesFourRegionsOfALayer) {
       "-             linear           normed[R, 36] -> logits[R, 101]  | token_embedding\n");
 }
 
+TEST(DeepFusion, MakesThreeOpsAroundTheExpertsOfAMixture) {
+  const std::string table = to_table(deep_fusion(plan_of(qwen_moe_like(1))));
+  const std::string mixture =
+      "0   route     norm_route       0.residual[T, 36] -> 0.dispatched[3*T, 36], 0.offsets[8], 0.places[T, 3], "
+      "0.expert_weights[T, 3], 0.shared_gate[T, 1]  | mlp_norm, router, shared_router\n"
+      "0   experts   expert_up        0.dispatched[3*T, 36], 0.offsets[8] -> 0.activated[3*T, 34]  | mlp_up x7, "
+      "mlp_gate "
+      "x7\n"
+      "0             expert_linear    0.activated[3*T, 34], 0.offsets[8] -> 0.down[3*T, 36]  | mlp_down x7\n"
+      "0   mlp_up    norm_mlp_up      0.residual[T, 36] -> 0.activated[T, 50]  | mlp_norm, shared_up, shared_gate\n"
+      "0             linear           0.activated[T, 50] -> 0.shared[T, 36]  | shared_down\n"
+      "0   combine   combine_residual 0.down[3*T, 36], 0.places[T, 3], 0.expert_weights[T, 3], 0.shared[T, 36], "
+      "0.shared_gate[T, 1], 0.residual[T, 36] -> 0.residual[T, 36]\n";
+  EXPECT_NE(table.find(mixture), std::string::npos) << table;
+}
+
 TEST(DeepFusion, FusesEveryRegionOfEveryFamily) {
   for (const ModelSpec& spec : {llama_like(3), gpt2_like(3), neox_like(3)}) {
     const Plan fused = deep_fusion(plan_of(spec));

@@ -81,6 +81,29 @@ TEST(TensorSlicing, AParallelLayerAddsUpOnce) {
   EXPECT_EQ(count(sliced(plan_of(gpt2_like(3)), 0, 2), OpKind::all_reduce), 1 + 2 * 3);
 }
 
+TEST(TensorSlicing, AMixtureAddsUpOnceAndRoutesOnEveryRank) {
+  const Plan plan = deep_fusion(sliced(plan_of(qwen_moe_like(1)), 1, 2));
+  EXPECT_EQ(count(plan, OpKind::all_reduce), 1 + 2);  // the embedding's, attention's and the mixture's
+  const auto summed = std::ranges::find(plan.ops, OpKind::combine, &Op::kind);
+  ASSERT_NE(summed, plan.ops.end());
+  EXPECT_EQ((summed + 1)->kind, OpKind::all_reduce);
+  EXPECT_EQ(plan.buffer(summed->outputs[0]).type, DataType::f32);
+  for (const WeightDeclaration& weight : plan.weights)
+    if (weight.id.slot == Slot::mlp_down) {
+      EXPECT_EQ(weight.part, (WeightPart{{{0, 36}}, {17, 34}, 36, 34})) << to_string(weight.id);
+    }
+}
+
+TEST(TensorSlicing, ABiasOfAnExpertCountsOnce) {
+  for (int rank = 0; rank < 3; ++rank) {
+    const Plan plan = sliced(plan_of(gpt_moe_like(2)), rank, 3);
+    for (const Op& op : plan.ops)
+      if (op.kind == OpKind::expert_linear && plan.weight(op, Slot::mlp_down) != nullptr) {
+        EXPECT_EQ(plan.weight(op, Slot::mlp_down_bias) != nullptr, rank == 0);
+      }
+  }
+}
+
 TEST(TensorSlicing, QuantisedInputsAreGathered) {
   for (const WeightFormat& format : {formats::int8, formats::int8_rotated, formats::int4_a8}) {
     PlanOptions options = plan_options();
@@ -116,7 +139,8 @@ TEST(TensorSlicing, GroupsThatACutWouldBreakAreGatheredOver) {
 TEST(TensorSlicing, EveryFamilyOnEveryNumberOfRanksMeetsInTheSameOrder) {
   for (const PlanOutput output :
        {PlanOutput::logits, PlanOutput::greedy, PlanOutput::hidden, PlanOutput::mean, PlanOutput::pooler}) {
-    for (const ModelSpec& spec : {llama_like(3), gpt2_like(3), neox_like(3), bert_like(3)}) {
+    for (const ModelSpec& spec : {llama_like(3), gpt2_like(3), neox_like(3), bert_like(3), mixtral_like(3),
+                                  qwen_moe_like(3), gpt_moe_like(3), sigmoid_moe_like(3), normed_heads(3, false)}) {
       const bool encodes = spec.head.kind == HeadKind::hidden;
       if (encodes == (output == PlanOutput::logits || output == PlanOutput::greedy)) continue;
       for (const DataType dtype : {DataType::f32, DataType::bf16}) {
@@ -142,7 +166,8 @@ TEST(TensorSlicing, EveryFamilyOnEveryNumberOfRanksMeetsInTheSameOrder) {
 }
 
 TEST(TensorSlicing, TheMatricesOfAllRanksAreTheModel) {
-  for (const ModelSpec& spec : {llama_like(2), gpt2_like(2), neox_like(2)}) {
+  for (const ModelSpec& spec : {llama_like(2), gpt2_like(2), neox_like(2), mixtral_like(2), qwen_moe_like(2),
+                                gpt_moe_like(2), sigmoid_moe_like(2)}) {
     const Plan whole = plan_of(spec);
     for (int ranks = 2; ranks <= 5; ++ranks) {
       for (std::size_t i = 0; i < whole.weights.size(); ++i) {
@@ -153,7 +178,8 @@ TEST(TensorSlicing, TheMatricesOfAllRanksAreTheModel) {
           const WeightDeclaration own = sliced(whole, rank, ranks).weights[i];
           elements += own.rows * own.columns;
         }
-        const bool everywhere = weight.id.slot == Slot::position_embedding;
+        const bool everywhere = weight.id.slot == Slot::position_embedding || weight.id.slot == Slot::router ||
+                                weight.id.slot == Slot::shared_router;
         EXPECT_EQ(elements, weight.rows * weight.columns * (everywhere ? ranks : 1)) << to_string(weight.id);
       }
     }

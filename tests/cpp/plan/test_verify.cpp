@@ -155,5 +155,46 @@ TEST(Verify, RefusesAFusedOpWithoutItsWeight) {
   EXPECT_NE(refusal(plan).find("lacks its weight value"), std::string::npos) << refusal(plan);
 }
 
+TEST(Verify, RefusesMixturesThatAreWrongInOneThing) {
+  const auto op = [](Plan& p, OpKind kind) -> Op& { return p.ops[first(p, kind)]; };
+  const auto buffer = [](Plan& p, BufferId id) -> Buffer& { return p.buffers[static_cast<std::size_t>(id)]; };
+  const Breakage each[] = {
+      {"LogitsOfOtherExperts", [&](Plan& p) { op(p, OpKind::route).attributes.experts->count = 6; }, "another shape"},
+      {"NoExperts", [&](Plan& p) { op(p, OpKind::route).attributes.experts.reset(); }, "knows no experts"},
+      {"ChoicesAsFloats", [&](Plan& p) { buffer(p, op(p, OpKind::route).outputs[0]).type = DataType::f32; }, "int32"},
+      {"RowsOfOneChoice",
+       [&](Plan& p) { buffer(p, op(p, OpKind::dispatch).outputs[0]).shape[0] = sized(Symbol::tokens); },
+       "another shape"},
+      {"OffsetsWithoutAnEnd", [&](Plan& p) { buffer(p, op(p, OpKind::dispatch).outputs[1]).shape[0] = fixed(5); },
+       "another shape"},
+      {"AnExpertMissing", [&](Plan& p) { op(p, OpKind::expert_linear).weights.pop_back(); }, "4 matrices"},
+      {"ExpertsOutOfOrder",
+       [&](Plan& p) {
+         std::vector<WeightIndex>& weights = op(p, OpKind::expert_linear).weights;
+         std::swap(weights[1], weights[2]);
+       },
+       "out of its order"},
+      {"RowsOfHalfWeight", [&](Plan& p) { buffer(p, op(p, OpKind::combine).inputs[0]).type = DataType::bf16; },
+       "float32"},
+      {"PlacesOfOtherChoices", [&](Plan& p) { op(p, OpKind::combine).inputs[1] = op(p, OpKind::dispatch).outputs[1]; },
+       "never used"},
+  };
+  for (const Breakage& breakage : each) {
+    Plan broken = plan_of(mixtral_like(1));
+    breakage.apply(broken);
+    EXPECT_NE(refusal(broken).find(breakage.message), std::string::npos) << breakage.name << ": " << refusal(broken);
+  }
+  const Breakage of_fused[] = {
+      {"NoGate", [&](Plan& p) { op(p, OpKind::expert_up).attributes.gated = false; }, "10 matrices"},
+      {"NoWeights", [&](Plan& p) { op(p, OpKind::norm_route).outputs.pop_back(); }, "before it is defined"},
+      {"NoResidual", [&](Plan& p) { op(p, OpKind::combine_residual).inputs.pop_back(); }, "inputs"},
+  };
+  for (const Breakage& breakage : of_fused) {
+    Plan broken = deep_fusion(plan_of(mixtral_like(1)));
+    breakage.apply(broken);
+    EXPECT_NE(refusal(broken).find(breakage.message), std::string::npos) << breakage.name << ": " << refusal(broken);
+  }
+}
+
 }  // namespace
 }  // namespace lamella::testing

@@ -59,7 +59,7 @@ inline std::unique_ptr<EngineCore> make_engine(const ModelSpec& spec, const Engi
   return std::make_unique<EngineCore>(
       spec, choice.config,
       std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = choice.threads, .kernels = choice.kernels}),
-      [&](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, choice.seed); });
+      [&](RankWeights ranks, ThreadTeam&) { fill_lively(*ranks.front(), choice.seed); });
 }
 
 /// How a choice of a request ended.

@@ -38,7 +38,7 @@ TEST(Engine, OnlyStepsThatWantMoreThanTheBestTokenKeepLogits) {
   const auto tokens_and_rows = [&](const SamplingParams& sampling) {
     LogitRows rows;  // those of plans that have logits
     EngineCore engine(llama_like(), {}, std::make_unique<RecordingDevice>(2, kernels, rows),
-                      [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 7); });
+                      [](RankWeights ranks, ThreadTeam&) { fill_lively(*ranks.front(), 7); });
     const std::vector<std::int32_t> tokens = generate(engine, {.prompt = {5, 17, 99}, .sampling = sampling});
     engine.close();
     return std::pair(tokens, rows.size());
@@ -266,7 +266,7 @@ TEST(Engine, EncodesBatchesAsAlone) {
 TEST(Engine, ExplainsItsPlanWithMeasuredTimes) {
   const std::unique_ptr<EngineCore> engine = make_engine(llama_like());
   const std::vector<ExplainRow> rows = engine->explain(StepShape::uniform(2, 1, 20));
-  ASSERT_EQ(rows.size(), engine->plan().ops.size());
+  ASSERT_EQ(rows.size(), engine->plans().front()->ops.size());
   for (const ExplainRow& row : rows) {
     EXPECT_TRUE(row.measured_s.has_value());
     EXPECT_GE(row.roofline_s.value_or(0.0), 0.0);
@@ -318,7 +318,7 @@ TEST(Engine, D1_RefusesBeforeWeightsAreTouched) {
   try {
     EngineCore engine(llama_like(), {.memory_budget = 1000},
                       std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = 1}),
-                      [&](ResidentWeights&, ThreadTeam&) { filled = true; });
+                      [&](RankWeights, ThreadTeam&) { filled = true; });
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::out_of_memory);

@@ -14,7 +14,8 @@ namespace lamella::testing {
 namespace {
 
 /// Token 7's embedding overflows: whoever says it gets NaN, nobody else does.
-void poison(ResidentWeights& weights, ThreadTeam& /*team*/) {
+void poison(RankWeights ranks, ThreadTeam& /*team*/) {
+  ResidentWeights& weights = *ranks.front();
   fill_lively(weights, 1);
   const PanelLayout table = weights.matrix({Slot::token_embedding, -1}).layout();
   std::byte* bytes = weights.bytes({Slot::token_embedding, -1}).data();

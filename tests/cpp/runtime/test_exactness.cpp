@@ -64,14 +64,17 @@ class EngineExactness : public ::testing::Test {
     spec.hidden = any_of<std::int64_t>({30, 36, 64, 65, 130, 200});
     const auto head_dim = any_of<std::int32_t>({6, 10, 16, 34});
     for (LayerSpec& layer : spec.layers) {
-      layer.mlp.intermediate = any_of<std::int64_t>({50, 64, 97, 160, 257});
+      const auto width = any_of<std::int64_t>({50, 64, 97, 160, 257});
+      (layer.mlp.experts ? layer.mlp.experts->intermediate : layer.mlp.intermediate) = width;
       layer.attention.head_dim = head_dim;
     }
     return spec;
   }
   /// Half of them with windows: one for all layers, or one for some.
   ModelSpec any_decoder() {
-    ModelSpec spec = resized(any_of<ModelSpec>({llama_like(), gpt2_like(), neox_like()}));
+    ModelSpec spec =
+        resized(any_of<ModelSpec>({llama_like(), gpt2_like(), neox_like(), mixtral_like(), qwen_moe_like(),
+                                   gpt_moe_like(), sigmoid_moe_like(), normed_heads(2, false), normed_heads(2, true)}));
     const auto window = any_of<std::int32_t>({0, 0, static_cast<std::int32_t>(draw(2, 60)), 16, 300});
     const bool all = draw(0, 2) == 0;
     for (LayerSpec& layer : spec.layers) layer.attention.window = all || draw(0, 1) == 0 ? window : 0;
@@ -131,7 +134,7 @@ class EngineExactness : public ::testing::Test {
                        .kv_cache_memory = static_cast<std::uint64_t>(blocks) * KvMemory::bytes_per_block(plan),
                        .steps_in_flight = company.steps_in_flight},
                       std::make_unique<RecordingDevice>(company.threads, subject.kernels, rows),
-                      [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 7); });
+                      [](RankWeights ranks, ThreadTeam&) { fill_lively(*ranks.front(), 7); });
     Listener listener(engine);
     for (const std::size_t i : company.requests) listener.submit(requests[i]);
     while (listener.open() > 0) listener.listen();
@@ -237,7 +240,7 @@ TEST_F(EngineExactness, CompanyAndThreadsChangeNoRowOfAnEncoder) {
                          .max_num_seqs = company.sequences,
                          .max_num_batched_tokens = company.step_tokens},
                         std::make_unique<RecordingDevice>(company.threads, *kernels, unused),
-                        [](ResidentWeights& weights, ThreadTeam&) { fill_lively(weights, 8); });
+                        [](RankWeights ranks, ThreadTeam&) { fill_lively(*ranks.front(), 8); });
       std::vector<std::vector<float>> rows;
       for (const Pooling pooling : {Pooling::none, Pooling::mean, Pooling::pooler}) {
         if (together) {

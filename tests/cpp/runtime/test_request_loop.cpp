@@ -84,12 +84,13 @@ class Script {
                              .max_model_len = 1000,
                              .kv_blocks = blocks_,
                              .retention = limits_.retention};
-    const auto loop = std::make_shared<RequestLoop>(
-        LoopOptions{.limits = limits_,
-                    .vocabulary = ContentExecutor::vocabulary,
-                    .steps_in_flight = steps_in_flight_,
-                    .clock = [&] { return now_s += 0.001; }},
-        &executor, team_, pool, [&](std::span<const std::int32_t> blocks) { executor.scrub(blocks); });
+    const auto loop =
+        std::make_shared<RequestLoop>(LoopOptions{.limits = limits_,
+                                                  .vocabulary = ContentExecutor::vocabulary,
+                                                  .steps_in_flight = steps_in_flight_,
+                                                  .clock = [&] { return now_s += 0.001; }},
+                                      std::vector<StageExecutors>{{.logits = &executor}}, team_, pool,
+                                      [&](std::span<const std::int32_t> blocks) { executor.scrub(blocks); });
     for (std::size_t i = 0; i < 3; ++i) clients_.push_back(std::make_unique<Client>(loop, rules));
 
     bool closed = false;
@@ -278,7 +279,8 @@ struct SmallEngine {
                                                                   .max_blocks_per_sequence = 4},
                                                        .vocabulary = ContentExecutor::vocabulary,
                                                        .clock = [] { return 1.0; }},
-                                           &executor, team, pool, [](std::span<const std::int32_t>) {})) {}
+                                           std::vector<StageExecutors>{{.logits = &executor}}, team, pool,
+                                           [](std::span<const std::int32_t>) {})) {}
 
   ContentExecutor executor;
   KvBlockPool pool;

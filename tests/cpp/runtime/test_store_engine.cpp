@@ -11,8 +11,10 @@
 namespace lamella::testing {
 namespace {
 
-std::unique_ptr<Device> device(int threads = 2) {
-  return std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = threads});
+std::vector<std::unique_ptr<Device>> device(int threads = 2) {
+  std::vector<std::unique_ptr<Device>> one;
+  one.push_back(std::make_unique<cpu::CpuDevice>(cpu::CpuOptions{.threads = threads}));
+  return one;
 }
 
 EngineConfig small(EngineConfig config) {

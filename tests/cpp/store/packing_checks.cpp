@@ -8,6 +8,7 @@
 #include "../io/checkpoint_files.h"
 #include "io/containers/store_verify.h"
 #include "memory/resident_weights.h"
+#include "rank_weights.h"
 #include "seed.h"
 #include "store/load_store.h"
 #include "store/load_weights.h"
@@ -41,7 +42,7 @@ void expect_loaded_bytes(const Packing& packing, const PackReport& report) {
   std::vector<WeightDeclaration> declared = declare_weights(packing.checkpoint.spec());
   set_formats(declared, packing.formats());
   ResidentWeights weights(declared);
-  load_weights(weights, packing.checkpoint.recipe(), packing.checkpoint.tensors(), reader, team);
+  load_weights(only(weights), packing.checkpoint.recipe(), packing.checkpoint.tensors(), reader, team);
   ASSERT_EQ(header.weights.size(), declared.size());
   const std::string bytes = test::content(packing.file);
   ResidentWeights loaded(declared);

@@ -13,6 +13,7 @@
 #include "formats.h"
 #include "io/expand.h"
 #include "packed.h"
+#include "rank_weights.h"
 #include "store/gguf_codes.h"
 #include "store/load_weights.h"
 
@@ -100,7 +101,7 @@ class Loaded {
         {{.id = {Slot::query, -1}, .rows = problem_.rows, .columns = problem_.columns, .format = format}});
     ThreadTeam team(threads);
     io::PreadReader reader;
-    load_weights(weights, {problem_.source}, table_, reader, team);
+    load_weights(only(weights), {problem_.source}, table_, reader, team);
     return weights;
   }
 
@@ -192,8 +193,8 @@ TEST(LoadFormats, VectorsAreCutToo) {
   ResidentWeights weights({{.id = {Slot::query_bias, 0}, .rows = 1, .columns = 4}});
   ThreadTeam team(2);
   io::PreadReader reader;
-  load_weights(weights, {{.weight = "layers.0.query_bias", .tensor = "t", .groups = 2, .parts = 3, .part = 2}}, table,
-               reader, team);
+  load_weights(only(weights), {{.weight = "layers.0.query_bias", .tensor = "t", .groups = 2, .parts = 3, .part = 2}},
+               table, reader, team);
   const float* bias = weights.vector({Slot::query_bias, 0});
   EXPECT_EQ(std::vector<float>(bias, bias + 4), (std::vector<float>{4, 5, 10, 11}));
   std::filesystem::remove(path);

@@ -10,6 +10,7 @@
 #include "parts.h"
 #include "plan/build_plan.h"
 #include "plan/passes/tensor_slicing.h"
+#include "rank_weights.h"
 #include "seed.h"
 #include "specs.h"
 #include "store/load_parts.h"
@@ -54,15 +55,15 @@ class LoadParts : public ::testing::Test {
     ThreadTeam team(2);
     io::PreadReader reader;
     ResidentWeights whole(plan.weights);
-    load_weights(whole, checkpoint.recipe(), checkpoint.tensors(), reader, team);
+    load_weights(only(whole), checkpoint.recipe(), checkpoint.tensors(), reader, team);
     std::ofstream(store_path_, std::ios::binary) << test::store_of(spec, DataType::f32, whole);
     const PackedStore store = open_store(store_path_);
     for (int ranks = 2; ranks <= 4; ++ranks) {
       for (int rank = 0; rank < ranks; ++rank) {
         const Plan own = tensor_slicing(plan, {.rank = rank, .ranks = ranks});
         ResidentWeights loaded(own.weights), from_store(own.weights), expected(own.weights);
-        load_weights(loaded, checkpoint.recipe(), checkpoint.tensors(), reader, team);
-        load_parts(from_store, store, reader, team);
+        load_weights(only(loaded), checkpoint.recipe(), checkpoint.tensors(), reader, team);
+        load_parts(only(from_store), store, reader, team);
         take_parts(whole, expected);
         for (const WeightDeclaration& weight : own.weights) {
           const auto same = [&](const ResidentWeights& found) {
@@ -79,7 +80,7 @@ class LoadParts : public ::testing::Test {
 };
 
 TEST_F(LoadParts, AreThoseOfTheWholeInEveryArrangement) {  // by columns, fused, in pairs; sizes off every grid
-  for (const ModelSpec& spec : {llama_like(1), gpt2_like(1), neox_like(1)}) {
+  for (const ModelSpec& spec : {llama_like(1), gpt2_like(1), neox_like(1), qwen_moe_like(1), gpt_moe_like(2)}) {
     SCOPED_TRACE(spec.family);
     for (const WeightFormat& format : {formats::f32, formats::bf16, formats::int8, formats::int4})
       expect_parts(spec, {io::StorageType::f32}, format);

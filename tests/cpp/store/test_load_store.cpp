@@ -68,8 +68,8 @@ class Watched final : public io::Reader {
 TEST(LoadStore, EveryByteComesToItsPlace) {
   const TemporaryFolder folder;
   std::uint64_t seed = 1;
-  for (const ModelSpec& spec :
-       {test::tiny_spec(), llama_like(3), gpt2_like(), neox_like(), bert_like(), with_long_embedding(5)})
+  for (const ModelSpec& spec : {test::tiny_spec(), llama_like(3), gpt2_like(), neox_like(), bert_like(), mixtral_like(),
+                                qwen_moe_like(), sigmoid_moe_like(), with_long_embedding(5)})
     for (int threads = 1; threads <= 4; ++threads) {
       SCOPED_TRACE(concat(spec.family, ", ", threads, " threads"));
       const std::string file = store_file(spec, all_formats(), ++seed);
@@ -156,10 +156,10 @@ TEST(LoadStore, DamageIsNamedByItsSegment) {
       ResidentWeights weights = room_for(store.header);
       io::PreadReader reader;
       ThreadTeam team(threads);
-      test::expect_error(ErrorCode::invalid_checkpoint,
-                         {"model.lamella: segment " + io::segment_name(segment.layer, segment.segment) + " (bytes ",
-                          "is damaged", "copy the file again"},
-                         [&] { load_store(weights, store, reader, team); });
+      test::expect_error(
+          ErrorCode::invalid_checkpoint,
+          {"model.lamella: segment " + io::segment_name(segment) + " (bytes ", "is damaged", "copy the file again"},
+          [&] { load_store(weights, store, reader, team); });
     }
 }
 

@@ -9,6 +9,7 @@
 
 #include "lamella/error.h"
 #include "packed.h"
+#include "rank_weights.h"
 #include "store/load_weights.h"
 
 namespace lamella::testing {
@@ -35,7 +36,7 @@ class LoadWeights : public ::testing::Test {
     ResidentWeights weights({{.id = {Slot::query, -1}, .rows = rows, .columns = columns, .format = format}});
     ThreadTeam team(3);
     io::PreadReader reader;
-    load_weights(weights, {source}, table_, reader, team);
+    load_weights(only(weights), {source}, table_, reader, team);
     return OwnedMatrix::unpack(weights.matrix({Slot::query, -1}));
   }
 
@@ -144,7 +145,7 @@ TEST_F(LoadWeights, G_AnInterruptEndsTheLoadOnAllThreads) {
     ThreadTeam team(threads);
     io::PreadReader reader;
     int calls = 0;
-    EXPECT_THROW(load_weights(weights, {{.weight = "query", .tensor = "t"}}, table_, reader, team,
+    EXPECT_THROW(load_weights(only(weights), {{.weight = "query", .tensor = "t"}}, table_, reader, team,
                               [&](std::uint64_t done, std::uint64_t total) {
                                 ASSERT_LT(done, total);
                                 if (++calls == 2) throw Interrupted();

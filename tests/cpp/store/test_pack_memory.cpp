@@ -7,6 +7,7 @@
 #include "counting_new.h"
 #include "memory/resident_weights.h"
 #include "packing.h"
+#include "rank_weights.h"
 #include "specs.h"
 #include "store/load_weights.h"
 
@@ -40,7 +41,7 @@ std::size_t loading_peak_of(const ModelSpec& spec, io::StorageType stored, Quant
   io::PreadReader reader;
   ThreadTeam team(1);
   const HeapPeak peak;
-  load_weights(weights, checkpoint.recipe(), checkpoint.tensors(), reader, team);
+  load_weights(only(weights), checkpoint.recipe(), checkpoint.tensors(), reader, team);
   const std::size_t bytes = peak.bytes();
   std::printf("  %s: %.1f MiB beside weights of %.1f MiB\n", spec.family.c_str(), static_cast<double>(bytes) / mebibyte,
               static_cast<double>(weights.total_bytes()) / mebibyte);

@@ -33,7 +33,8 @@ ModelSpec in_blocks(ModelSpec spec) {
 
 TEST(PackStore, HoldsWhatLoadingGivesInEveryPresetAndDtype) {
   const std::uint64_t seed = recorded_seed();
-  for (const ModelSpec& spec : {llama_like(), gpt2_like(), neox_like(), bert_like(), in_blocks(llama_like())}) {
+  for (const ModelSpec& spec : {llama_like(), gpt2_like(), neox_like(), bert_like(), mixtral_like(), qwen_moe_like(),
+                                gpt_moe_like(), in_blocks(llama_like())}) {
     const TemporaryFolder folder;
     const RandomCheckpoint checkpoint(folder.path() / "weights", spec, seed,
                                       {StorageType::bf16, StorageType::q4_1, StorageType::f32, StorageType::q8_0,

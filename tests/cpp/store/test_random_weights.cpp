@@ -7,6 +7,7 @@
 
 #include "formats.h"
 #include "packed.h"
+#include "rank_weights.h"
 
 namespace lamella::testing {
 namespace {
@@ -18,7 +19,7 @@ ResidentWeights filled(const WeightFormat& format, int threads, std::uint64_t se
                            {.id = norm, .rows = 1, .columns = 129},
                            {.id = bias, .rows = 1, .columns = 87}});
   ThreadTeam team(threads);
-  fill_random_weights(weights, seed, team);
+  fill_random_weights(only(weights), seed, team);
   return weights;
 }
 

@@ -20,6 +20,10 @@ void residual(const ResidualArgs& a, const Worker& worker);
 void gather_rows(const GatherRowsArgs& a, const Worker& worker);
 void mean_pool(const MeanPoolArgs& a, const Worker& worker);
 void best_token(const BestTokenArgs& a, const Worker& worker);
+void route(const RouteArgs& a, const Worker& worker);
+void dispatch(const DispatchArgs& a, const Worker& worker);
+void expert_linear(const ExpertLinearArgs& a, const Worker& worker);
+void combine(const CombineArgs& a, const Worker& worker);
 
 /// Row `row` of a matrix of fp32.
 [[nodiscard]] inline const float* row_of(const void* matrix, std::int64_t row, std::int64_t width) {

@@ -89,34 +89,46 @@ void norm_qkv(const NormQkvArgs& a, const Worker& worker) {
                      });
 }
 
+/// The two linears of a gated MLP, or the one of a plain one.
+struct UpLinears {
+  const WeightAndBias& up;
+  const WeightAndBias& gate;  // no data: not gated
+  Activation activation;
+};
+
+/// Some tiles of both, a panel at most: `outputs` outputs from `o` on of `tokens` rows, to `y` and rows behind it.
+template <typename T>
+LAMELLA_INLINE void up_panel(TileInputs<T>& inputs, const UpLinears& linears, const Range& tiles, std::int64_t o,
+                             std::int64_t outputs, std::int64_t tokens, T* y, Carver room) {
+  const auto& [up, gate, kind_of_activation] = linears;
+  const bool gated = gate.weight.data != nullptr;
+  float *up_rows = room.take<float>(tokens * panel_outputs), *gate_rows = room.take<float>(tokens * panel_outputs);
+  multiply_tiles<T>(inputs.of(up.weight.format), up.weight, tiles.begin, tiles.end, up_rows, panel_outputs);
+  if (gated)
+    multiply_tiles<T>(inputs.of(gate.weight.format), gate.weight, tiles.begin, tiles.end, gate_rows, panel_outputs);
+  for (std::int64_t i = 0; i < tokens; ++i) {
+    add_bias_to(up_rows + i * panel_outputs, up.bias == nullptr ? nullptr : up.bias + o, outputs);
+    if (gated) add_bias_to(gate_rows + i * panel_outputs, gate.bias == nullptr ? nullptr : gate.bias + o, outputs);
+  }
+  with_activation(kind_of_activation, [&](auto kind) LAMELLA_BODY {
+    activate_rows<decltype(kind)::value, float, T>(gated ? gate_rows : up_rows, gated ? up_rows : nullptr,
+                                                   panel_outputs, y, up.weight.outputs, tokens, outputs);
+  });
+}
+
 template <typename T>
 void norm_mlp_up(const NormMlpUpArgs& a, const Worker& worker) {
   const std::int64_t width = a.up.weight.inputs, all_outputs = a.up.weight.outputs;
   const LinearTokens all_tokens = LinearTokens::of(a);
   const RowSource<T> source{static_cast<const T*>(a.x), {a.norm, a.norm_weight, a.norm_bias, a.eps, width}};
-  const bool gated = a.gate.weight.data != nullptr;
-  each_input_tile<T>(
-      source, all_tokens, a.up.weight.format, worker,
-      [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t tokens, Carver scratch) LAMELLA_BODY {
-        float *up = scratch.take<float>(tokens * panel_outputs), *gate = scratch.take<float>(tokens * panel_outputs);
-        each_panel(
-            all_outputs, all_tokens, worker,
-            [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
-              multiply_tiles<T>(inputs.of(a.up.weight.format), a.up.weight, begin, end, up, panel_outputs);
-              if (gated)
-                multiply_tiles<T>(inputs.of(a.gate.weight.format), a.gate.weight, begin, end, gate, panel_outputs);
-              for (std::int64_t i = 0; i < tokens; ++i) {
-                add_bias_to(up + i * panel_outputs, a.up.bias == nullptr ? nullptr : a.up.bias + o, outputs);
-                if (gated)
-                  add_bias_to(gate + i * panel_outputs, a.gate.bias == nullptr ? nullptr : a.gate.bias + o, outputs);
-              }
-              with_activation(a.activation, [&](auto kind) LAMELLA_BODY {
-                activate_rows<decltype(kind)::value, float, T>(gated ? gate : up, gated ? up : nullptr, panel_outputs,
-                                                               static_cast<T*>(a.y) + first * all_outputs + o,
-                                                               all_outputs, tokens, outputs);
-              });
-            });
-      });
+  each_input_tile<T>(source, all_tokens, a.up.weight.format, worker,
+                     [&](TileInputs<T>& inputs, std::int64_t first, std::int64_t tokens, Carver scratch) LAMELLA_BODY {
+                       each_panel(all_outputs, all_tokens, worker,
+                                  [&](std::int64_t begin, std::int64_t end, std::int64_t o, std::int64_t outputs) {
+                                    up_panel<T>(inputs, {a.up, a.gate, a.activation}, {begin, end}, o, outputs, tokens,
+                                                static_cast<T*>(a.y) + first * all_outputs + o, scratch);
+                                  });
+                     });
 }
 
 template <typename T>

@@ -5,6 +5,7 @@
 #include "cpu/kernels/vector/kernel_sets.h"
 // The target header and the choice of dot products stand before these.
 #include "cpu/kernels/vector/attention.h"
+#include "cpu/kernels/vector/experts.h"
 #include "cpu/kernels/vector/fused_regions.h"
 #include "cpu/kernels/vector/greedy_head.h"
 #include "cpu/kernels/vector/logit_kernels.h"
@@ -41,6 +42,13 @@ constexpr KernelTable kernels_of(DataType dtype) {
           .output_residual = output_residual<T>,
           .bias_residual = bias_residual<T>,
           .greedy_head = greedy_head<T>,
+          .route = route,
+          .dispatch = dispatch<T>,
+          .expert_linear = expert_linear<T>,
+          .combine = combine<T>,
+          .norm_route = norm_route<T>,
+          .expert_up = expert_up<T>,
+          .combine_residual = combine<T>,
           .linear_way = linear_way<T>,
           .attention_arithmetic = attention_arithmetic<T>};
 }
